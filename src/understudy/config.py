@@ -1,0 +1,143 @@
+"""Settings: frozen dataclasses made from plain mappings, strict about keys and types.
+
+Precedence, lowest first: dataclass default, recipe YAML, `--set a.b=c`, named option.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from understudy.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "settings") -> T:
+    """Builds dataclass `cls` from a (nested) mapping.
+
+    Args:
+        cls: A dataclass; nested dataclasses, Literal, tuple, Optional and scalars are understood.
+        mapping: Keys are field names. Missing ones take the field's default.
+        where: What the mapping is, for messages ("recipe.yaml", "--set").
+
+    Raises:
+        ConfigError: An unknown key (the nearest is named), a missing one, or a wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in fields:
+            raise ConfigError(f"{where}: {unknown('key', str(key), fields)}")
+    values = {
+        key: _coerce(hints[key], value, f"{where}: {key}") for key, value in mapping.items()
+    }
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where}: missing {', '.join(missing)}")
+    return cls(**values)
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: wanted a mapping, found {value!r}")
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        errors = []
+        for option in (a for a in args if a is not type(None)):
+            try:
+                return _coerce(option, value, where)
+            except ConfigError as error:
+                errors.append(str(error))
+        raise ConfigError(errors[0])
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ConfigError(f"{where}: {unknown('value', str(value), map(str, args))}")
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ConfigError(f"{where}: wanted a list, found {value!r}")
+        return tuple(_coerce(args[0], item, where) for item in value)
+    if origin in (dict, Mapping) or hint is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: wanted a mapping, found {value!r}")
+        return dict(value)
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is int and type(value) is float and value.is_integer() and math.isfinite(value):
+        return int(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    raise ConfigError(f"{where}: wanted {getattr(hint, '__name__', hint)}, found {value!r}")
+
+
+def overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Nested mapping from `a.b=c` assignments; values are read as YAML ("none" is None)."""
+    result: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set wants key=value, found '{text}'")
+        *parents, leaf = key.strip().split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {text}: '{parent}' is already set to a value")
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is no YAML ({error})") from None
+    return result
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge; later layers win. Inputs are left alone."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = result.get(key)
+            both = isinstance(old, Mapping) and isinstance(value, Mapping)
+            result[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def to_mapping(config: Any) -> Any:
+    """Plain JSON-able mirror of a dataclass (Paths as strings, tuples as lists)."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_mapping(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {str(key): to_mapping(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_mapping(item) for item in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of `value`; NaN and infinities are refused."""
+    text = json.dumps(to_mapping(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,47 @@
+"""Errors that a user can cause and mend; the command line prints them and exits with code 2.
+
+Everything else (an `AssertionError`, a `TypeError`) is a defect of understudy's own.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnderstudyError(ValueError):
+    """Base of all errors a user can mend. The message says what was found and what was wanted."""
+
+
+class ConfigError(UnderstudyError):
+    """A setting, an option or a recipe that cannot be used."""
+
+
+class DataError(UnderstudyError):
+    """A dataset, an index or a label file that does not hold what it should."""
+
+
+class AudioError(UnderstudyError):
+    """An audio file that cannot be decoded; `reason` is what the ledger records."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class CacheError(UnderstudyError):
+    """A cache that is damaged, from the future, or not the one that was asked for."""
+
+
+class WeightsError(UnderstudyError):
+    """A weights file that is missing, altered, or belongs to another network."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Message for an unknown `name` of `kind`: the nearest known name, then all of them."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else "."
+    return f"unknown {kind} '{name}'{hint} Known: {', '.join(choices) or 'none'}"
