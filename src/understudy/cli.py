@@ -17,7 +17,10 @@ COMMANDS = {
     "demo": ("understudy.demo:command", "Run the whole mission on the built-in toy collections."),
     "data": ("understudy.datasets.cli:group", "List, make and inspect datasets."),
     "teachers": ("understudy.teachers.cli:group", "List teachers and show their cards."),
-    "extract": ("understudy.extract.cli:command", "Run teachers once over a dataset, into a cache."),
+    "extract": (
+        "understudy.extract.cli:command",
+        "Run teachers once over a dataset, into a cache.",
+    ),
     "cache": ("understudy.cache.cli:group", "Show and verify cached stores."),
     "train": ("understudy.train.cli:command", "Train a student, with or without a teacher."),
     "evaluate": ("understudy.evaluate.cli:group", "Score, transfer, compare and report."),

@@ -36,9 +36,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "setting
     for key in mapping:
         if key not in fields:
             raise ConfigError(f"{where}: {unknown('key', str(key), fields)}")
-    values = {
-        key: _coerce(hints[key], value, f"{where}: {key}") for key, value in mapping.items()
-    }
+    values = {key: _coerce(hints[key], value, f"{where}: {key}") for key, value in mapping.items()}
     missing = [
         name
         for name, f in fields.items()
