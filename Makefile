@@ -1,0 +1,35 @@
+# Every target makes .venv first when it is missing or older than what it is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: demo test soak check bench clean
+.DELETE_ON_ERROR:
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "understudy needs Python 3.11 or newer, found $$($(PYTHON) --version); set PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.installed  ## the whole mission on the built-in toy collections
+	$(BIN)/understudy demo --out $(DEMO)
+
+test: .venv/.installed  ## all tests but the long ones
+	$(BIN)/python -m pytest -m 'not soak'
+
+soak: .venv/.installed  ## the long tests alone
+	$(BIN)/python -m pytest -m soak
+
+check: .venv/.installed  ## lint, format, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/.installed  ## speed and memory against what one would otherwise run
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv build $(DEMO) src/*.egg-info
