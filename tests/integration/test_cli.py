@@ -1,0 +1,48 @@
+"""The command line as a user meets it: help, mistyped names, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from understudy.cli import COMMANDS
+
+
+def understudy(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "understudy", *args], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_help_imports_neither_torch_nor_dask() -> None:
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from understudy.cli import cli\n"
+        "result = CliRunner().invoke(cli, ['--help'])\n"
+        "assert result.exit_code == 0, result.output\n"
+        "heavy = {'torch', 'dask', 'distributed', 'zarr', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = understudy(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: understudy {command}" in done.stdout
+
+
+def test_a_mistyped_command_names_the_nearest() -> None:
+    done = understudy("extrac")
+    assert done.returncode == 2
+    assert "did you mean 'extract'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version() -> None:
+    done = understudy("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("understudy, version ")
