@@ -1,0 +1,241 @@
+"""The protocol of all teachers: windows in, embeddings out, on a timeline."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from understudy import config
+from understudy.errors import ConfigError, DataError
+from understudy.teachers import weights as weights_files
+from understudy.teachers.card import TeacherCard, TeacherSpec
+from understudy.timing import (
+    Window,
+    WindowPlan,
+    covering_starts,
+    duration_samples,
+    plan_windows,
+)
+
+BATCH_S = 120
+"""Audio that `embed` gives to one call of `forward`, seconds. Bounds memory on long clips."""
+
+CPU_PASS_SAMPLES = 1_000_000
+"""Samples in one pass on a CPU: 16 windows of mn04. Larger passes outgrow its caches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """Settings of `teachers.build`."""
+
+    window_s: float | Literal["clip"] | None = None
+    """Window of the timeline, seconds; by default the card's."""
+    hop_s: float | None = None
+    """Hop, seconds; by default the card's, or back to back where window_s is given."""
+    seed: int = 0
+    """Of random weights; of no use with others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Embeddings of clips of equal length."""
+
+    embedding: torch.Tensor
+    """float32 (batch, time, dim), on the teacher's device."""
+    centre_s: np.ndarray
+    """Instants the embeddings stand for, seconds from the clip's start, float64 (time,)."""
+
+
+class Teacher(ABC):
+    """A fixed function from windows of audio to embeddings.
+
+    Attributes:
+        card: Its facts.
+        front_end: Module from (batch, samples) to what the network takes.
+        network: The network with its weights, or None.
+        window_s, hop_s: Timing in force.
+        weights_sha256: sha256 of the weights file, "random:SEED", or "none" without weights.
+        spec: What it takes to build this teacher elsewhere.
+    """
+
+    front_end: nn.Module
+    network: nn.Module | None
+    window_s: Window
+    hop_s: float
+
+    def __init__(
+        self, card: TeacherCard, weights: Any, device: str, settings: Mapping[str, Any]
+    ) -> None:
+        options = config.from_mapping(TeacherSettings, settings, f"teacher {card.name}")
+        self.card = card
+        self.window_s, self.hop_s = self._timing(
+            options.window_s, options.hop_s, card.window_s, card.hop_s
+        )
+        target = _device(device)
+        self.front_end = self._make_front_end().to(target).eval()
+        with torch.device("meta"):  # no draw on the global generator, no weights made in vain
+            network = self._make_network()
+        if network is not None:
+            network = network.to_empty(device="cpu").eval().requires_grad_(False)
+        self.weights_sha256 = self._fill_(network, weights, options.seed)
+        self.network = None if network is None else self._prepared(network).to(target)
+        given = None if network is None or weights is None else str(weights)
+        if given not in (None, weights_files.RANDOM):
+            given = str(Path(given).absolute())
+        self.spec = TeacherSpec(
+            name=card.name,
+            weights=given,
+            settings=dict(settings),
+            weights_sha256=self.weights_sha256,
+        )
+
+    @abstractmethod
+    def _make_front_end(self) -> nn.Module:
+        """Front end, its constants in buffers."""
+
+    @abstractmethod
+    def _make_network(self) -> nn.Module | None:
+        """Network without meaningful weights (it is made on the meta device), or None."""
+
+    def _prepared(self, network: nn.Module) -> nn.Module:
+        """The form of `network`, weights in it, that is computed with."""
+        return network
+
+    @abstractmethod
+    def _pass(self, windows: torch.Tensor) -> torch.Tensor:
+        """Embeddings (batch, dim) of windows (batch, samples) no longer than the card's chunk."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.front_end.buffers()).device
+
+    def plan(self, n_samples: int) -> WindowPlan:
+        """Windows of a clip of `n_samples` at the card's rate: a function of the timing alone."""
+        return self._plan(n_samples, self.window_s, self.hop_s)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Embeds windows, possibly of many clips, in one call.
+
+        Args:
+            windows: Float (batch, samples) within [-1, 1], at the card's sample rate.
+
+        Returns:
+            float32 (batch, dim) on the teacher's device, without gradient.
+        """
+        n_samples = windows.shape[-1]
+        if n_samples < self.card.min_samples:
+            raise DataError(
+                f"teacher {self.card.name}: wanted windows of at least {self.card.min_samples} "
+                f"samples, found {n_samples}"
+            )
+        device = self.device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            windows = windows.to(device, torch.float32)
+            on_cpu = device.type == "cpu"
+            step = max(1, CPU_PASS_SAMPLES // n_samples) if on_cpu else len(windows)
+            return torch.cat([self._average(part) for part in windows.split(step)])
+
+    def _average(self, windows: torch.Tensor) -> torch.Tensor:
+        """Embeddings (batch, dim): the mean over the card's chunks where there is more than one."""
+        chunk = duration_samples(self.card.chunk_s, self.card.sample_rate)
+        starts = covering_starts(windows.shape[-1], chunk).tolist()
+        passes = [self._pass(windows[:, start : start + chunk]) for start in starts]
+        return passes[0] if len(passes) == 1 else torch.stack(passes).mean(0)
+
+    def embed(
+        self, audio: torch.Tensor, window_s: Window | None = None, hop_s: float | None = None
+    ) -> Timeline:
+        """Embeds clips of equal length.
+
+        Args:
+            audio: Float (batch, samples) or (samples,) within [-1, 1], at the card's rate.
+            window_s: Window in seconds; "clip" for one embedding of the whole clip; None for the
+                teacher's own timing.
+            hop_s: Hop in seconds; by default the teacher's, or back to back with window_s given.
+
+        Raises:
+            DataError: Audio of another type or shape, or without samples.
+            ConfigError: A timing that cannot be.
+        """
+        audio = torch.as_tensor(audio)
+        if not audio.is_floating_point() or audio.dim() not in (1, 2):
+            raise DataError(
+                f"wanted float audio (batch, samples), found {audio.dtype} {tuple(audio.shape)}"
+            )
+        audio = torch.atleast_2d(audio)
+        window_s, hop_s = self._timing(window_s, hop_s, self.window_s, self.hop_s)
+        plan = self._plan(audio.shape[-1], window_s, hop_s)
+        return Timeline(embedding=self.embed_windows(audio, plan), centre_s=plan.centre_s)
+
+    def embed_windows(self, audio: torch.Tensor, plan: WindowPlan) -> torch.Tensor:
+        """Embeddings (batch, time, dim) of the planned windows of audio (batch, samples)."""
+        n_missing = int(plan.start[-1]) + plan.length - audio.shape[-1]
+        audio = nn.functional.pad(audio, (0, max(0, n_missing)))
+        places = [(clip, int(start)) for clip in range(len(audio)) for start in plan.start]
+        step = max(1, BATCH_S * self.card.sample_rate // plan.length)
+        embedding = torch.empty(len(places), self.card.dim, device=self.device)
+        for first in range(0, len(places), step):
+            windows = [audio[c, s : s + plan.length] for c, s in places[first : first + step]]
+            embedding[first : first + step] = self.forward(torch.stack(windows))
+        return embedding.view(len(audio), plan.n, self.card.dim)
+
+    def identity(self) -> dict[str, Any]:
+        """What its embeddings depend on; enters the identity of a cache."""
+        return {
+            "name": self.card.name,
+            "version": self.card.version,
+            "weights_sha256": self.weights_sha256,
+            "sample_rate": self.card.sample_rate,
+            "resampler": self.card.resampler,
+            "front_end": self.card.front_end,
+            "window_s": self.window_s,
+            "hop_s": self.hop_s,
+            "dim": self.card.dim,
+            "precision": "float32",
+        }
+
+    def _plan(self, n_samples: int, window_s: Window, hop_s: float) -> WindowPlan:
+        plan = plan_windows(n_samples, self.card.sample_rate, window_s, hop_s)
+        return replace(plan, length=max(plan.length, self.card.min_samples))
+
+    def _timing(
+        self, window_s: Window | None, hop_s: float | None, own_window_s: Window, own_hop_s: float
+    ) -> tuple[Window, float]:
+        if window_s is None:
+            window_s, hop_s = own_window_s, own_hop_s if hop_s is None else hop_s
+        if window_s == "clip":
+            return "clip", 0.0
+        hop_s = window_s if hop_s is None else hop_s
+        duration_samples(hop_s, self.card.sample_rate, "hop")
+        if duration_samples(window_s, self.card.sample_rate, "window") < self.card.min_samples:
+            raise ConfigError(
+                f"teacher {self.card.name}: wanted a window of at least {self.card.min_samples} "
+                f"samples at {self.card.sample_rate} Hz, found {window_s:g} s"
+            )
+        return window_s, hop_s
+
+    def _fill_(self, network: nn.Module | None, weights: Any, seed: int) -> str:
+        if network is None:
+            if weights not in (None, weights_files.RANDOM):
+                raise ConfigError(f"teacher {self.card.name} has no weights, found '{weights}'")
+            return "none"
+        if weights == weights_files.RANDOM:
+            return weights_files.random_(network, seed)
+        path = weights_files.locate(self.card) if weights is None else Path(weights)
+        return weights_files.load_(network, path)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError(f"device '{name}' cannot be used here: {reason}") from None
+    return device

@@ -1,0 +1,123 @@
+"""Weights of a network: where the file is, what is in it, whether it fits."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.errors import UnderstudyError, WeightsError
+from understudy.teachers.card import TeacherCard
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+RANDOM = "random"
+
+
+def home() -> Path:
+    """Folder of downloaded weights and data: UNDERSTUDY_HOME, by default ~/.cache/understudy."""
+    return Path(os.environ.get("UNDERSTUDY_HOME") or Path.home() / ".cache" / "understudy")
+
+
+def published(card: TeacherCard) -> Path | None:
+    """Where the published file of `card` is kept here, present or not; None if it has none."""
+    return None if card.weights_file is None else home() / "weights" / card.weights_file
+
+
+def locate(card: TeacherCard) -> Path:
+    """The published file of `card`, downloaded if it is not here yet."""
+    path = published(card)
+    way = f"get the file by other means and name it with --weights {card.name}=PATH"
+    if path is None or card.url is None:
+        raise WeightsError(f"teacher {card.name} has no published weights; {way}")
+    if not path.is_file():
+        from understudy import fetch
+
+        try:
+            fetch.download(card.url, path, sha256=card.weights_sha256, size=card.weights_bytes)
+        except (UnderstudyError, OSError) as error:
+            raise WeightsError(f"weights of teacher {card.name}: {error}; {way}") from error
+    return path
+
+
+def load_(network: "nn.Module", path: Path) -> str:
+    """Fills `network` from a state_dict file, strictly; returns the file's sha256.
+
+    Raises:
+        WeightsError: The file is missing, is no state_dict, or belongs to another network.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot read the weights ({error.strerror})") from None
+    state = _state_dict(content, path)
+    if problems := differences(network.state_dict(), state):
+        raise WeightsError(f"{path}: weights of another network: {'; '.join(problems)}")
+    network.load_state_dict(state)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _state_dict(content: bytes, path: Path) -> "Mapping[str, torch.Tensor]":
+    import torch
+
+    wanted = f"{path}: wanted a PyTorch file that holds a plain dict of tensors, found"
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a reader of damaged or foreign bytes may raise
+        reason = str(error).strip().split("\n")[0][:200]
+        raise WeightsError(
+            f"{wanted} {len(content)} bytes that do not load without running code "
+            f"({type(error).__name__}: {reason})"
+        ) from None
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{wanted} a {type(state).__name__}")
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
+            raise WeightsError(f"{wanted} {key!r}: {type(value).__name__}")
+    return state
+
+
+def differences(
+    wanted: "Mapping[str, torch.Tensor]", found: "Mapping[str, torch.Tensor]", most: int = 3
+) -> list[str]:
+    """What keeps `found` from being loaded in place of `wanted`; empty where nothing does."""
+    shapes = [
+        f"{key} {tuple(found[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    groups = {
+        "missing": [key for key in wanted if key not in found],
+        "not wanted": [key for key in found if key not in wanted],
+        "found other shapes": shapes,
+    }
+    return [
+        f"{len(items)} {what} ({', '.join(items[:most])}{', ...' if len(items) > most else ''})"
+        for what, items in groups.items()
+        if items
+    ]
+
+
+def random_(network: "nn.Module", seed: int) -> str:
+    """Fills `network` with seeded random weights, leaving torch's own generator alone.
+
+    Convolution and linear weights are normal with variance 2 / fan-in, biases 0, batch
+    normalisation passes its input on. Returns the identity of these weights.
+    """
+    import torch
+    from torch import nn
+
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise AssertionError(f"no rule for random weights of {type(module).__name__}")
+    return f"{RANDOM}:{seed}"
