@@ -1,0 +1,55 @@
+"""Released datasets and folders of audio, each as a ClipIndex.
+
+One file per dataset: its facts first (labels, licence, citation), then `load...(root, **options)`.
+"""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from understudy.errors import ConfigError, unknown
+from understudy.index import ClipIndex
+from understudy.registry import Registry
+
+# name -> (module:loader, one line about it)
+_ENTRIES = {
+    "esc50": ("understudy.datasets.esc50:load_esc50", "ESC-50: 2,000 sounds, 50 classes, 5 folds"),
+    "esc10": ("understudy.datasets.esc50:load_esc10", "ESC-10: the 400 of ESC-50 under CC BY"),
+    "folder": ("understudy.datasets.folder:load_folder", "any tree of audio files, optional CSV"),
+    "toy-studio": ("understudy.datasets.toy:load_studio", "made here: synthetic, clean"),
+    "toy-field": ("understudy.datasets.toy:load_field", "made here: the same sounds in the field"),
+}
+registry = Registry("dataset", {name: target for name, (target, _) in _ENTRIES.items()})
+
+
+def names() -> list[str]:
+    """Names that `load` knows."""
+    return registry.names()
+
+
+def title(name: str) -> str:
+    """One line about dataset `name`; empty for one registered elsewhere."""
+    return _ENTRIES.get(name, ("", ""))[1]
+
+
+def load(name: str, root: str | os.PathLike[str], **options: Any) -> ClipIndex:
+    """The clips of dataset `name` that lies at `root`.
+
+    Args:
+        name: One of `names()`.
+        root: Folder of the release; the toy datasets are made there if it is empty.
+        options: The loader's own, for example `csv` of "folder".
+
+    Raises:
+        ConfigError: Unknown name or option.
+        DataError: The folder does not hold the dataset.
+    """
+    loader = registry.get(name)
+    parameters = list(inspect.signature(loader).parameters.values())[1:]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for option in options:
+            if option not in {p.name for p in parameters}:
+                known = [p.name for p in parameters]
+                raise ConfigError(f"dataset '{name}': {unknown('option', option, known)}")
+    return loader(Path(root), **options)
