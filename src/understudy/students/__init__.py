@@ -1,0 +1,43 @@
+"""Students: small networks that turn 16 kHz audio into logits and one feature map.
+
+student = build("sc-cnn", n_classes=50)
+output = student(audio)              # logits (batch, label), feature_map (batch, step, channel)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from understudy.errors import ConfigError
+from understudy.registry import Registry
+
+if TYPE_CHECKING:
+    from understudy.students.base import Student
+
+_REGISTRY = Registry(
+    "student",
+    {
+        "sc-cnn": "understudy.students.sc_cnn:ScCnn",
+        "hcnn": "understudy.students.hcnn:Hcnn",
+    },
+)
+
+
+def names() -> list[str]:
+    """Names that `build` knows."""
+    return _REGISTRY.names()
+
+
+def build(name: str, n_classes: int, **settings: Any) -> "Student":
+    """A student with weights drawn from torch's global generator (seeding it is the caller's part).
+
+    Args:
+        name: One of `names()`.
+        n_classes: Number of labels.
+        settings: Fields of the student's settings class, such as `n_channels` or `tap`.
+
+    Raises:
+        ConfigError: An unknown name or setting (the nearest is named), or a value out of range.
+    """
+    student = _REGISTRY.get(name)
+    if n_classes < 1:
+        raise ConfigError(f"student {name}: wanted at least 1 class, found {n_classes}")
+    return student(n_classes, **settings)
