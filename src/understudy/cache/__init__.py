@@ -1,0 +1,26 @@
+"""Stores of embeddings and audio: standard Zarr v3, written and read by whole shards.
+
+`cache_schema.yaml` defines them; `StoreWriter` makes them, `CacheReader` reads them, `verify`
+finds damage.
+"""
+
+from understudy.cache.checks import Problem, verify
+from understudy.cache.identity import Track, clip_key
+from understudy.cache.locking import lock
+from understudy.cache.reader import CacheReader
+from understudy.cache.stores import clips_per_shard, find, stores
+from understudy.cache.writer import ShardPayload, StoreWriter
+
+__all__ = [
+    "CacheReader",
+    "Problem",
+    "ShardPayload",
+    "StoreWriter",
+    "Track",
+    "clip_key",
+    "clips_per_shard",
+    "find",
+    "lock",
+    "stores",
+    "verify",
+]

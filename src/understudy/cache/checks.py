@@ -1,0 +1,192 @@
+"""Finds damage in a store: reads every byte and compares it with its checksum and its record."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from understudy import schema
+from understudy.cache import files, layout
+from understudy.cache.store import METADATA, Store
+from understudy.errors import CacheError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding.
+
+    Attributes:
+        what: "missing", "torn", "damaged", "swapped", "orphan", "record" or "metadata".
+        file: The file it is about.
+        detail: What was found and what was wanted.
+        clips: Names of the clips that the finding makes unreadable or doubtful.
+    """
+
+    what: str
+    file: Path
+    detail: str
+    clips: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.clips[:3]) + (", ..." if len(self.clips) > 3 else "")
+        held = f" [{len(self.clips)} clips: {shown}]" if self.clips else ""
+        return f"{self.what}: {self.file}: {self.detail}{held}"
+
+
+def verify(path: Path | str) -> list[Problem]:
+    """Checks a store's metadata, shards, commit records and leftovers; changes nothing.
+
+    Shards that an unfinished extraction has yet to write are no problem.
+
+    Returns:
+        Findings; empty for a sound store.
+
+    Raises:
+        CacheError: There is no store, or its schema is newer than this understudy's.
+    """
+    path = Path(path)
+    if not (path / METADATA).is_file():
+        raise CacheError(f"{path}: no store (there is no {METADATA})")
+    group = files.read_json(path / METADATA)
+    schema.load().check_version(group.get("attributes") or {}, str(path))
+    try:
+        store = Store.open(path)
+    except CacheError as error:
+        return [Problem("metadata", path / METADATA, str(error))]
+    problems = [
+        Problem("metadata", path / name / METADATA, "codecs or chunks are not the schema's")
+        for name in sorted(set(store.kind.arrays) - store.plain)
+    ]
+    problems += _lengths(store)
+    if not problems:
+        for shard in range(store.n_shards):
+            problems += _shard(store, shard)
+    return problems + list(_strays(store))
+
+
+def pending(store: Store) -> list[int]:
+    """Shards without a commit record: those that an extraction has yet to write."""
+    return [k for k in range(store.n_shards) if not store.record_path(k).is_file()]
+
+
+def _lengths(store: Store) -> Iterator[Problem]:
+    lengths = {name: metadata["shape"][0] for name, metadata in store.arrays.items()}
+    if len(set(lengths.values())) > 1:
+        detail = f"arrays differ in clips ({lengths}); run the extraction again"
+        yield Problem("metadata", store.path, detail)
+
+
+def _shard(store: Store, shard: int) -> list[Problem]:
+    path = store.record_path(shard)
+    names = tuple(store.clip_names(list(store.rows(shard))))
+    if not path.is_file():
+        if store.attributes["complete"]:
+            detail = f"no commit record of shard {shard}, though the store is complete"
+            return [Problem("record", path, detail, names)]
+        return []
+    try:
+        record = files.read_json(path)
+        schema.load().check_record(record, str(path))
+    except CacheError as error:
+        return [Problem("record", path, str(error), names)]
+    problems = [
+        Problem("record", path, f"{key} is {record[key]!r}, wanted {wanted!r}", names)
+        for key, wanted in (
+            ("shard", shard),
+            ("identity_sha256", store.attributes["identity_sha256"]),
+        )
+        if record[key] != wanted
+    ]
+    # An edge shard of an extended store still holds fewer clips than the index now gives it.
+    n_rows = len(record["clip_keys"])
+    extended = not store.attributes["complete"] and n_rows < len(names)
+    if len(record["clip_crc32c"]) != n_rows or (n_rows != len(names) and not extended):
+        detail = f"names {n_rows} clips, the shard has {len(names)}"
+        return [*problems, Problem("record", path, detail, names)]
+    for name, array in store.kind.arrays.items():
+        file = store.chunk_path(name, shard)
+        try:
+            size, tail = layout.tail(file)
+        except OSError as error:
+            problems.append(Problem("missing", file, error.strerror or str(error), names))
+            continue
+        wanted = record["files"].get(name, {})
+        if size != wanted.get("bytes"):
+            detail = f"{size} bytes, {wanted.get('bytes')} were committed"
+            problems.append(Problem("torn", file, detail, names))
+            continue
+        try:
+            if array.inner:
+                problems += _clips(store, file, record, names)
+            else:
+                problems += _chunk(store, name, shard, record, names)
+        except CacheError as error:
+            problems.append(Problem("damaged", file, str(error), names))
+            continue
+        if tail != wanted.get("crc32c"):
+            problems.append(Problem("swapped", file, "not the file that was committed", names))
+    return problems
+
+
+def _clips(
+    store: Store, file: Path, record: dict[str, Any], names: tuple[str, ...]
+) -> list[Problem]:
+    """Checks each clip of a shard against its own checksum, and that against the record."""
+    data = np.memmap(file, np.uint8, "r").data
+    offset, length = layout.decode_footer(data, store.sizes["clips_per_shard"], file)
+    damaged, swapped = [], []
+    for row, wanted in enumerate(record["clip_crc32c"]):
+        chunk = data[offset[row] : offset[row] + length[row]] if offset[row] >= 0 else data[:0]
+        try:
+            layout.without_crc(chunk, file)
+        except CacheError:
+            damaged.append(names[row])
+            continue
+        if f"{int.from_bytes(chunk[-layout.CRC_BYTES :], 'little'):08x}" != wanted:
+            swapped.append(names[row])
+    problems = []
+    if damaged:
+        problems.append(Problem("damaged", file, "checksum mismatch", tuple(damaged)))
+    if swapped:
+        detail = "sound, but not the clips that were committed"
+        problems.append(Problem("swapped", file, detail, tuple(swapped)))
+    return problems
+
+
+def _chunk(
+    store: Store, name: str, shard: int, record: dict[str, Any], names: tuple[str, ...]
+) -> list[Problem]:
+    values = store.read_chunk(name, shard)
+    file = store.chunk_path(name, shard)
+    wrong: np.ndarray | list[bool] = []
+    detail = ""
+    if values is not None and name == "status":
+        wrong = ~np.isin(values, list(schema.load().statuses))
+        detail = "codes that the schema lacks"
+    elif values is not None and name == "clip_key":
+        keys = [f"{key:016x}" for key in values[: len(record["clip_keys"])].tolist()]
+        wrong = [here != there for here, there in zip(keys, record["clip_keys"], strict=True)]
+        detail = "keys other than the record's"
+    elif values is not None and name == "n_frames":
+        wrong = values > store.sizes["max_frames"]
+        detail = f"more than {store.sizes['max_frames']} frames"
+    clips = tuple(clip for clip, bad in zip(names, wrong, strict=False) if bad)
+    return [Problem("damaged", file, detail, clips)] if clips else []
+
+
+def _strays(store: Store) -> Iterator[Problem]:
+    """What killed writers left, and shards beyond the last clip."""
+    for partial in files.partials(store.path):
+        yield Problem("orphan", partial, "left by a writer that was killed; extracting removes it")
+    expected = {store.record_path(k) for k in range(store.n_shards)}
+    for name in store.kind.arrays:
+        expected |= {store.chunk_path(name, k) for k in range(store.n_shards)}
+        for file in sorted((store.path / name / "c").rglob("*")):
+            if file.is_file() and file not in expected and not file.name.endswith(files.PARTIAL):
+                yield Problem("orphan", file, "beyond the store's last clip")
+    for file in sorted(store.record_path(0).parent.glob("*.json")):
+        if file not in expected and re.fullmatch(r"\d+", file.stem):
+            yield Problem("orphan", file, "commit record beyond the store's last shard")

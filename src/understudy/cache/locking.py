@@ -1,0 +1,59 @@
+"""One writer per dataset folder, by flock: the system frees the lock when its process dies."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from understudy.cache.files import make_folder
+from understudy.errors import CacheError
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def lock(dataset_dir: Path | str) -> Iterator[None]:
+    """Holds the dataset folder for this process; not reentrant.
+
+    Raises:
+        CacheError: Another process holds it; the message names its pid, host and start.
+    """
+    path = Path(dataset_dir) / LOCK_FILE
+    try:
+        make_folder(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise CacheError(f"cannot lock {path.parent}: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CacheError(f"{path.parent} is in use by {_holder(handle)}") from None
+        except OSError as error:
+            raise CacheError(f"cannot lock {path.parent}: {error.strerror or error}") from error
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+        try:
+            yield
+        finally:
+            # A child forked meanwhile shares the handle; closing ours would not free the lock.
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    try:
+        holder = json.loads(os.pread(handle, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

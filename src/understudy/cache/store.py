@@ -1,0 +1,187 @@
+"""A store as its metadata describe it: what reader, writer and checks have in common."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from understudy import schema
+from understudy.cache import layout
+from understudy.cache.files import read_json
+from understudy.errors import CacheError
+from understudy.schema import Array, Kind
+
+METADATA = "zarr.json"
+INDEX = "index.parquet"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Parsed metadata of a store on disk; picklable.
+
+    Attributes:
+        path: The store's folder.
+        kind: The schema's definition of such a store.
+        attributes: Of the group, checked against the schema.
+        arrays: Array name to its zarr.json.
+        sizes: The schema's sizes. n_clips is what all arrays have (they may differ while the
+            store is being extended).
+    """
+
+    path: Path
+    kind: Kind
+    attributes: dict[str, Any]
+    arrays: dict[str, dict[str, Any]]
+    sizes: dict[str, int]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Store":
+        """Reads and checks the metadata; touches no data and changes nothing.
+
+        Raises:
+            CacheError: No store, one of a newer schema, or metadata that break the schema.
+        """
+        path = Path(path)
+        if not (path / METADATA).is_file():
+            raise CacheError(f"{path}: no store (there is no {METADATA})")
+        group = read_json(path / METADATA)
+        attributes = group.get("attributes")
+        if group.get("node_type") != "group" or not isinstance(attributes, dict):
+            raise CacheError(f"{path}: not a Zarr v3 group with attributes")
+        kind = schema.load().check_attributes(attributes, str(path))
+        arrays = {name: read_json(path / name / METADATA) for name in kind.arrays}
+        try:
+            sizes = _sizes(kind, arrays)
+            for name, array in kind.arrays.items():
+                _check_array(array, arrays[name], sizes, attributes["dtype"], path)
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            if isinstance(error, CacheError):
+                raise
+            raise CacheError(f"{path}: malformed array metadata ({error!r})") from None
+        return cls(path, kind, attributes, arrays, sizes)
+
+    @property
+    def n_shards(self) -> int:
+        """Shards that the clips fill."""
+        return -(-self.sizes["n_clips"] // self.sizes["clips_per_shard"])
+
+    def rows(self, shard: int) -> range:
+        """Rows of one shard; the last shard may have fewer than the others."""
+        size = self.sizes["clips_per_shard"]
+        return range(shard * size, min((shard + 1) * size, self.sizes["n_clips"]))
+
+    @property
+    def data(self) -> Array:
+        """Definition of the array that holds frames or samples."""
+        return self.kind.arrays[self.kind.data]
+
+    def dtype(self, name: str) -> np.dtype:
+        """Stored dtype of an array."""
+        return np.dtype(self.arrays[name]["data_type"])
+
+    def chunk_path(self, name: str, shard: int) -> Path:
+        """The file that holds one shard's rows of an array."""
+        return chunk_path(self.path, self.kind.arrays[name], shard)
+
+    def record_path(self, shard: int) -> Path:
+        """The shard's commit record."""
+        return self.path / schema.load().record_path.format(shard=shard)
+
+    @cached_property
+    def plain(self) -> frozenset[str]:
+        """Arrays laid out as the schema says; others need zarr-python to read."""
+        return frozenset(
+            name
+            for name, array in self.kind.arrays.items()
+            if layout.same_layout(self.arrays[name], self._wanted(array))
+            and _chunk_shape(self.arrays[name]) == array.chunk_shape(self.sizes)
+        )
+
+    def _wanted(self, array: Array) -> dict[str, Any]:
+        return array.metadata(self.sizes, self.attributes["dtype"], {})
+
+    def read(self, name: str) -> np.ndarray:
+        """A small array as a whole: (clip, ...); rows not written yet hold the fill value.
+
+        Raises:
+            CacheError: A damaged file.
+        """
+        array = self.kind.arrays[name]
+        if name not in self.plain or array.inner:
+            return self.open_zarr(name)[: self.sizes["n_clips"]]
+        shape = (self.sizes["n_clips"], *self.arrays[name]["shape"][1:])
+        values = np.full(shape, array.fill_value, self.dtype(name))
+        for shard in range(self.n_shards):
+            rows = self.rows(shard)
+            chunk = self.read_chunk(name, shard)
+            if chunk is not None:
+                values[rows.start : rows.stop] = chunk
+        return values
+
+    def read_chunk(self, name: str, shard: int) -> np.ndarray | None:
+        """One shard's rows of a small array, None if there is no file; CacheError if damaged."""
+        path = self.chunk_path(name, shard)
+        shape = self.kind.arrays[name].chunk_shape(self.sizes)
+        try:
+            file = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CacheError(f"cannot read {path}: {error.strerror or error}") from None
+        chunk = layout.decode_chunk(file, shape, self.arrays[name]["data_type"], path)
+        return chunk[: len(self.rows(shard))]
+
+    def open_zarr(self, name: str) -> Any:
+        """The array through zarr-python, read-only: for layouts this package does not know."""
+        import zarr
+
+        return zarr.open_array(self.path / name, mode="r")
+
+    def clip_names(self, rows: list[int]) -> list[str]:
+        """Names of clips for messages: "row 7 ('id')", or the bare row without an index."""
+        index = self.path.parent / INDEX
+        ids: list[str] = []
+        if index.is_file():
+            import pyarrow.parquet
+
+            try:
+                ids = pyarrow.parquet.read_table(index, columns=["clip_id"])[0].to_pylist()
+            except (OSError, ValueError, KeyError):  # the index is not ours to judge here
+                ids = []
+        return [f"row {row} ('{ids[row]}')" if row < len(ids) else f"row {row}" for row in rows]
+
+
+def chunk_path(store: Path, array: Array, shard: int) -> Path:
+    """Path of a chunk by Zarr's default key encoding: only the clip axis has several chunks."""
+    return store.joinpath(array.name, "c", str(shard), *["0"] * (len(array.axes) - 1))
+
+
+def _chunk_shape(metadata: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+
+
+def _sizes(kind: Kind, arrays: dict[str, dict[str, Any]]) -> dict[str, int]:
+    array, metadata = kind.arrays[kind.data], arrays[kind.data]
+    sizes = {"dim": 1}
+    for names, numbers in (
+        (array.shape, metadata["shape"]),
+        (array.chunk, _chunk_shape(metadata)),
+    ):
+        sizes |= dict(zip(names, numbers, strict=True))
+    sizes["n_clips"] = min(metadata["shape"][0] for metadata in arrays.values())
+    return sizes
+
+
+def _check_array(
+    array: Array, found: dict[str, Any], sizes: dict[str, int], dtype: str, path: Path
+) -> None:
+    """What every reader relies on: the values' meaning. How they are encoded is zarr's matter."""
+    wanted = array.metadata(sizes, dtype, {})
+    pairs = {key: (found[key], wanted[key]) for key in ("zarr_format", "data_type", "fill_value")}
+    pairs["shape beyond the clips"] = (found["shape"][1:], wanted["shape"][1:])
+    pairs["dimension_names"] = (found.get("dimension_names"), wanted["dimension_names"])
+    for key, (here, there) in pairs.items():
+        if here != there:
+            raise CacheError(f"{path}: array {array.name}: {key} is {here!r}, wanted {there!r}")
