@@ -1,0 +1,120 @@
+"""Dask: where the tasks run. The only file that imports it, and only when a run starts.
+
+One worker means a scheduler and a worker inside this process; more mean processes (spawned);
+an address means whatever cluster listens there, with the same paths for data and cache.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from understudy.errors import CacheError, ConfigError
+from understudy.extract.plan import Job, Shard
+from understudy.extract.progress import Progress
+from understudy.extract.worker import Stopped, process
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+BEAT_S = 0.5  # between two signs of life of a task
+STOP_S = 60.0  # patience with tasks that were asked to stop
+
+
+@contextmanager
+def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
+    """A dask client; clusters made here end with it.
+
+    Raises:
+        ConfigError: Nothing answers at `scheduler`.
+    """
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=10)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no dask scheduler answers at '{scheduler}' ({error})") from None
+        with client:
+            yield client
+        return
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=workers > 1,
+        dashboard_address=None,  # type: ignore[arg-type]
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    )
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+def drive(
+    client: "Client",
+    job: Job,
+    tasks: Sequence[tuple[Shard, ...]],
+    on_progress: Callable[[Progress], None],
+) -> Progress:
+    """Runs all tasks; on an error or Ctrl-C asks the others to stop and waits for that.
+
+    Raises:
+        CacheError: A store cannot be written, or workers die over and over on one task.
+    """
+    from distributed import Event, KilledWorker, as_completed, wait
+    from distributed.comm.core import CommClosedError
+
+    topic = f"understudy-{job.run_id}"
+    stop = Event(topic, client=client)
+    client.subscribe_topic(topic, lambda event: on_progress(Progress(**event[1])))
+    total = Progress()
+    futures = [
+        client.submit(_task, job, task, topic, key=f"{topic}-{task[0].number}", pure=False)
+        for task in tasks
+    ]
+    try:
+        for future in as_completed(futures):
+            total += future.result()
+    except KilledWorker as error:
+        raise CacheError(
+            f"workers died again and again at {error.task}: probably out of memory; "
+            "try fewer --workers or a smaller --clips-per-shard"
+        ) from None
+    except CommClosedError as error:
+        raise CacheError(f"the dask scheduler went away ({error})") from None
+    finally:
+        running = [future for future in futures if not future.done()]
+        if running:
+            stop.set()
+            wait(running, timeout=STOP_S)
+        client.unsubscribe_topic(topic)
+    return total
+
+
+def _task(job: Job, shards: tuple[Shard, ...], topic: str) -> Progress:
+    from distributed import Event, get_worker
+
+    worker, stop = get_worker(), Event(topic)
+    unsent, sent_at = Progress(), time.monotonic()
+
+    def send() -> None:
+        nonlocal unsent, sent_at
+        worker.log_event(topic, asdict(unsent))
+        unsent, sent_at = Progress(), time.monotonic()
+
+    def beat(step: Progress) -> bool:
+        nonlocal unsent
+        unsent += step
+        if time.monotonic() - sent_at < BEAT_S:
+            return False
+        send()
+        return bool(stop.is_set())
+
+    try:
+        return process(job, shards, beat)
+    except Stopped:
+        return Progress()
+    finally:
+        send()

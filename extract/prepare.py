@@ -1,0 +1,315 @@
+"""Planning: teachers are built, tracks described, pending shards found. Nothing is written."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from understudy import cache as stores
+from understudy import schema
+from understudy import teachers as registry
+from understudy.cache import StoreWriter, Track, clip_key
+from understudy.cache.store import Store
+from understudy.errors import CacheError, ConfigError, DataError, unknown
+from understudy.extract import plan
+from understudy.extract.plan import Clip, Job, TrackJob
+from understudy.index import ClipIndex
+
+if TYPE_CHECKING:
+    from understudy.teachers.base import Teacher
+
+AUDIO = "audio"
+AUDIO_RATE_HZ = 16_000
+AUDIO_RESAMPLER = "soxr_hq"
+BATCH_WINDOWS = 32  # part of what makes array files repeat byte for byte: change it with care
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """A planned extraction. Making one reads the cache but writes nothing."""
+
+    index: ClipIndex
+    job: Job
+    clips: tuple[Clip, ...]
+    teachers: Mapping[str, "Teacher"]
+
+    @property
+    def dataset_dir(self) -> Path:
+        """CACHE/<dataset>."""
+        return Path(self.job.dataset_dir)
+
+    @property
+    def stores(self) -> dict[str, Path]:
+        """Store of every track, by the track's name."""
+        return {item.track.name: item.writer.path for item in self.job.tracks}
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of every track."""
+        return -(-self.job.n_clips // self.job.clips_per_shard)
+
+
+def build(
+    teachers: "Iterable[str | Teacher]",
+    weights: Mapping[str, str | Path] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    device: str | None = None,
+) -> "dict[str, Teacher]":
+    """Teachers by name, built from names where they are not built yet; see `extract`."""
+    asked = list(teachers)
+    names = [item if isinstance(item, str) else item.card.name for item in asked]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"teacher {min(twice)} is named twice; one run makes one store of each")
+    by_name = [item for item in asked if isinstance(item, str)]
+    for name in by_name:
+        if name not in registry.names():
+            raise ConfigError(unknown("teacher", name, registry.names()))
+    for what, mapping in (("weights", weights or {}), ("settings", settings or {})):
+        for name in mapping:
+            if name not in by_name:
+                raise ConfigError(f"{what} for a teacher that was not asked for: {name}")
+    if by_name and device is None:
+        device = default_device()
+    return {
+        name: registry.build(
+            name,
+            weights=(weights or {}).get(name),
+            device=device or "cpu",
+            **(settings or {}).get(name, {}),
+        )
+        if isinstance(item, str)
+        else item
+        for name, item in zip(names, asked, strict=True)
+    }
+
+
+def default_device() -> str:
+    """ "cuda" where there is one, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def prepare(
+    index: ClipIndex,
+    teachers: "Mapping[str, Teacher]",
+    cache: str | Path,
+    *,
+    audio: bool,
+    clips_per_shard: int | None = None,
+    dtype: str | None = None,
+    workers: int = 1,
+    batch_windows: int = BATCH_WINDOWS,
+) -> Extraction:
+    """Plans an extraction; see `extract`."""
+    if not teachers and not audio:
+        raise ConfigError("nothing to extract: name a teacher, or ask for audio")
+    for name, value in (("workers", workers), ("batch_windows", batch_windows)):
+        if value < 1:
+            raise ConfigError(f"{name}: wanted 1 or more, found {value}")
+    if not len(index):
+        raise DataError(f"dataset '{index.name}' has no clips")
+    dataset_dir = Path(cache).absolute() / index.name
+    durations_s = index.clips["duration_s"].to_numpy()
+    tracks = [_teacher_track(teacher, index, dtype, durations_s) for teacher in teachers.values()]
+    if audio:
+        tracks.append(_audio_track(index, durations_s))
+    tracks = [_fitted(track, dataset_dir) for track in tracks]
+    clips_per_shard = plan.settle_shard_clips(
+        clips_per_shard,
+        stores.clips_per_shard(dataset_dir),
+        len(index),
+        max(plan.clip_bytes(track) for track in tracks),
+    )
+    by_name = dict(teachers)
+    job = Job(
+        run_id=uuid.uuid4().hex,
+        root=str(index.root),
+        dataset_dir=str(dataset_dir),
+        n_clips=len(index),
+        clips_per_shard=clips_per_shard,
+        tracks=tuple(
+            _track_job(
+                track,
+                by_name.get(track.name) if track.kind == "embedding" else None,
+                _writer(dataset_dir, track, len(index), clips_per_shard),
+            )
+            for track in tracks
+        ),
+        device=str(next((t.device for t in teachers.values()), "cpu")),
+        batch_windows=batch_windows,
+        decode_threads=max(1, min(8, (os.cpu_count() or 1) // workers)),
+    )
+    return Extraction(index=index, job=job, clips=_clips(index), teachers=by_name)
+
+
+def _teacher_track(
+    teacher: "Teacher", index: ClipIndex, dtype: str | None, durations_s: np.ndarray
+) -> Track:
+    card = teacher.card
+    facts = {
+        "title": card.title,
+        "licence_code": card.licence_code,
+        "licence_weights": card.licence_weights,
+        "training_data": list(card.training_data),
+        "parameters": card.parameters,
+        "macs_per_s": card.macs_per_s,
+        "min_samples": card.min_samples,
+        "policy": card.policy,
+        "citation": card.citation,
+        "url": card.url,
+        "weights_bytes": card.weights_bytes,
+    }
+    return Track(
+        kind="embedding",
+        name=card.name,
+        dtype=dtype or card.storage_dtype,
+        max_frames=plan.max_frames(
+            plan.samples_at(durations_s, card.sample_rate), lambda n: teacher.plan(n).n
+        ),
+        dim=card.dim,
+        identity=teacher.identity(),
+        attributes=_known(_dataset_facts(index) | facts),
+    )
+
+
+def _audio_track(index: ClipIndex, durations_s: np.ndarray) -> Track:
+    return Track(
+        kind="audio",
+        name=AUDIO,
+        dtype="int16",
+        max_frames=plan.max_frames(plan.samples_at(durations_s, AUDIO_RATE_HZ), lambda n: n),
+        identity={"sample_rate": AUDIO_RATE_HZ, "resampler": AUDIO_RESAMPLER},
+        attributes=_known(_dataset_facts(index) | {"citation": index.citation}),
+    )
+
+
+def _dataset_facts(index: ClipIndex) -> dict[str, Any]:
+    return {"dataset": index.name, "index_sha256": index.digest, "licence": index.licence}
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if value not in (None, "")}
+
+
+def _fitted(track: Track, dataset_dir: Path) -> Track:
+    """The track with the frame capacity of its store, which may be more than the clips need."""
+    path = dataset_dir / track.store_name
+    if path not in stores.stores(dataset_dir):
+        return track
+    capacity = Store.open(path).sizes["max_frames"]
+    if track.max_frames > capacity:
+        raise CacheError(
+            f"{path} holds at most {capacity} frames a clip and the longest clip now has "
+            f"{track.max_frames}; use another cache folder, or remove the store to start it anew"
+        )
+    return replace(track, max_frames=capacity)
+
+
+def _writer(dataset_dir: Path, track: Track, n_clips: int, clips_per_shard: int) -> StoreWriter:
+    sizes = {
+        "n_clips": n_clips,
+        "clips_per_shard": clips_per_shard,
+        "max_frames": track.max_frames,
+        "dim": track.dim,
+    }
+    path = dataset_dir / track.store_name
+    kind = schema.load().kind(track.kind)
+    return StoreWriter(path, kind, track.dtype, track.identity_digest, sizes)
+
+
+def _track_job(track: Track, teacher: "Teacher | None", writer: StoreWriter) -> TrackJob:
+    return TrackJob(
+        track=track,
+        writer=writer,
+        spec=None if teacher is None else teacher.spec,
+        rate_hz=AUDIO_RATE_HZ if teacher is None else teacher.card.sample_rate,
+        resampler=AUDIO_RESAMPLER if teacher is None else teacher.card.resampler,
+    )
+
+
+def _clips(index: ClipIndex) -> tuple[Clip, ...]:
+    columns = index.clips[["clip_id", "path", "start_s", "duration_s"]]
+    return tuple(
+        Clip(
+            row=row,
+            clip_id=clip_id,
+            path=str(index.absolute(row)),
+            relative=path,
+            start_s=start_s,
+            duration_s=None if np.isnan(duration_s) else duration_s,
+            key=int(clip_key(clip_id, start_s, duration_s)),
+        )
+        for row, (clip_id, path, start_s, duration_s) in enumerate(
+            columns.itertuples(index=False, name=None)
+        )
+    )
+
+
+def pending(planned: Extraction) -> dict[str, dict[int, str]]:
+    """Why which shards are to be computed: track -> shard number -> reason."""
+    return {
+        item.track.name: {
+            number: reason
+            for number in range(planned.n_shards)
+            if (reason := _pending_reason(planned, item.writer, number))
+        }
+        for item in planned.job.tracks
+    }
+
+
+def _pending_reason(planned: Extraction, writer: StoreWriter, number: int) -> str | None:
+    rows = writer.rows(number)
+    clips = planned.clips[rows.start : rows.stop]
+    reason = writer.pending(number, np.array([clip.key for clip in clips], np.uint64))
+    if reason is not None:
+        return reason
+    sizes = (writer.record(number) or {}).get("notes", {}).get("file_bytes", [])
+    for clip, before in zip(clips, sizes, strict=False):
+        now = plan.file_bytes(clip.path)
+        if now not in (before, -1):
+            was = "missing" if before == -1 else f"{before} bytes"
+            return f"{clip.relative} was {was} and has {now} bytes now"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a run would do, before anything is written."""
+
+    n_clips: int
+    hours: float
+    clips_per_shard: int
+    n_shards: int
+    pending: Mapping[str, int]
+    bytes: Mapping[str, int]
+    needed_bytes: int
+    free_bytes: int
+
+
+def forecast(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> Forecast:
+    """Sums up a plan; `missing` is from `pending`."""
+    job = planned.job
+    per_clip = {item.track.name: plan.clip_bytes(item.track) for item in job.tracks}
+    rows = {
+        name: sum(len(job.tracks[0].writer.rows(number)) for number in numbers)
+        for name, numbers in missing.items()
+    }
+    folder = planned.dataset_dir
+    while not folder.exists():
+        folder = folder.parent
+    return Forecast(
+        n_clips=job.n_clips,
+        hours=float(np.nansum(planned.index.clips["duration_s"])) / 3600,
+        clips_per_shard=job.clips_per_shard,
+        n_shards=planned.n_shards,
+        pending={name: len(numbers) for name, numbers in missing.items()},
+        bytes={name: size * job.n_clips for name, size in per_clip.items()},
+        needed_bytes=sum(per_clip[name] * count for name, count in rows.items()),
+        free_bytes=shutil.disk_usage(folder).free,
+    )

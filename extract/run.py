@@ -1,0 +1,237 @@
+"""THE path of the extraction: recordings -> plan -> dask tasks -> stores and ledger.
+
+Resuming, extending and starting afresh are one case: what has no valid commit record is computed.
+"""
+
+import importlib.metadata
+import logging
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy import audio as codecs
+from understudy import cache as stores
+from understudy.cache import StoreWriter
+from understudy.cache.files import read_json
+from understudy.cache.store import INDEX, Store
+from understudy.errors import CacheError, DataError
+from understudy.extract import ledger, plan
+from understudy.extract.plan import Shard
+from understudy.extract.prepare import BATCH_WINDOWS, Extraction, build, forecast, pending, prepare
+from understudy.extract.progress import Bar, Progress, Report, size
+from understudy.index import ClipIndex
+
+if TYPE_CHECKING:
+    from understudy.teachers.base import Teacher
+
+LEDGER = "ledger.csv"
+
+log = logging.getLogger(__name__)
+
+
+def extract(
+    index: ClipIndex,
+    teachers: "Iterable[str | Teacher]",
+    cache: str | Path,
+    *,
+    audio: bool = False,
+    weights: Mapping[str, str | Path] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    clips_per_shard: int | None = None,
+    dtype: str | None = None,
+    scheduler: str | None = None,
+    workers: int = 1,
+    device: str | None = None,
+    batch_windows: int = BATCH_WINDOWS,
+    progress: bool = True,
+) -> dict[str, Path]:
+    """Runs teachers once over a dataset, into `cache`; what is there already is kept.
+
+    Args:
+        index: The dataset.
+        teachers: Names, or teachers that are built already. May be empty with `audio`.
+        cache: Folder of all caches; the stores land in CACHE/<dataset>.
+        audio: Also store the recordings, 16 kHz mono int16.
+        weights: Weights file (or "random") by teacher name.
+        settings: Settings by teacher name, e.g. {"mn04": {"window_s": "clip"}}.
+        clips_per_shard: Instead of the schema's rule; a dataset's stores share one value.
+        dtype: Storage dtype, "float16" or "float32"; by default the teacher's card.
+        scheduler: Address of a dask scheduler whose workers see the same paths.
+        workers: Local workers; more than one are processes.
+        device: "cpu" or "cuda"; by default cuda where there is one.
+        batch_windows: Most windows in one call of a teacher.
+        progress: Show a bar where stderr is a terminal.
+
+    Returns:
+        Store paths by teacher name, and "audio".
+
+    Raises:
+        ConfigError: An unknown teacher or setting, weights nobody asked for.
+        DataError, WeightsError: A dataset or weights that cannot be used.
+        CacheError: A cache that cannot be written, or lacks the disk space.
+    """
+    built = build(teachers, weights, settings, device)
+    planned = prepare(
+        index,
+        built,
+        cache,
+        audio=audio,
+        clips_per_shard=clips_per_shard,
+        dtype=dtype,
+        workers=workers,
+        batch_windows=batch_windows,
+    )
+    run(planned, scheduler=scheduler, workers=workers, progress=progress)
+    return planned.stores
+
+
+def run(
+    planned: Extraction,
+    *,
+    scheduler: str | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    say: Callable[[str], None] = log.info,
+) -> Report:
+    """Computes what is pending of a planned extraction; see `extract`.
+
+    Args:
+        say: Is told what is worth knowing before the work begins.
+    """
+    check_space(planned)
+    began = time.monotonic()
+    done = Progress()
+    with stores.lock(planned.dataset_dir):
+        for line in _changes(planned):
+            say(line)
+        missing = pending(planned)
+        shards = plan.shards(planned.clips, planned.job.clips_per_shard, missing)
+        _sweep(planned.dataset_dir)
+        planned.index.save(planned.dataset_dir / INDEX)
+        for item in planned.job.tracks:
+            job = planned.job
+            StoreWriter.open_or_create(
+                planned.dataset_dir, item.track, job.n_clips, job.clips_per_shard
+            )
+        try:
+            if shards:
+                done = _compute(planned, shards, scheduler, workers, progress)
+        finally:
+            records = _records(planned.dataset_dir)
+            ledger.save(planned.dataset_dir / LEDGER, ledger.lines(records))
+        wall_s = time.monotonic() - began
+        for item in planned.job.tracks:
+            item.writer.finalise(
+                _provenance(planned, done, wall_s), index_sha256=planned.index.digest
+            )
+    return _report(planned, records, done, wall_s)
+
+
+def check_space(planned: Extraction) -> None:
+    """Raises CacheError where the disk lacks the space for what is pending."""
+    found = forecast(planned, pending(planned))
+    if found.needed_bytes > found.free_bytes:
+        raise CacheError(
+            f"{planned.dataset_dir}: {size(found.needed_bytes)} are needed and "
+            f"{size(found.free_bytes)} are free"
+        )
+
+
+def _compute(
+    planned: Extraction,
+    shards: list[Shard],
+    scheduler: str | None,
+    workers: int,
+    progress: bool,
+) -> Progress:
+    from understudy.extract import cluster, worker
+
+    with ExitStack() as stack:
+        if scheduler is None and workers == 1:
+            for teacher in planned.teachers.values():
+                stack.callback(worker.lend(teacher, planned.job.device))
+        bar = stack.enter_context(Bar(sum(len(shard.clips) for shard in shards), show=progress))
+        client = stack.enter_context(cluster.connect(scheduler, workers))
+        return cluster.drive(client, planned.job, plan.tasks(shards, workers), bar.update)
+
+
+def _changes(planned: Extraction) -> list[str]:
+    """How the dataset differs from the one in the cache."""
+    path = planned.dataset_dir / INDEX
+    if not path.exists():
+        return []
+    try:
+        old = ClipIndex.load(path, planned.index.root)
+    except DataError as error:
+        return [f"{error}; it is replaced"]
+    lines = plan.explain(old, planned.index)
+    return [f"the dataset changed: {line}" for line in lines]
+
+
+def _sweep(dataset_dir: Path) -> None:
+    """Removes what a killed run left half-written beside the stores (they sweep themselves)."""
+    for pattern in (".*.partial", ".*.part"):
+        for path in dataset_dir.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _records(dataset_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """Commit records of all stores of a dataset, by the store's folder name."""
+    result = {}
+    for path in stores.stores(dataset_dir):
+        store = Store.open(path)
+        result[path.name] = found = []
+        for shard in range(store.n_shards):
+            with suppress(CacheError):
+                found.append(read_json(store.record_path(shard)))
+    return result
+
+
+def _provenance(planned: Extraction, done: Progress, wall_s: float) -> dict[str, Any]:
+    packages = ("understudy", "numpy", "torch", "zarr", "distributed")
+    return {
+        "run_id": planned.job.run_id,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+            **codecs.provenance(),
+        },
+        "device": planned.job.device,
+        "batch_windows": planned.job.batch_windows,
+        "wall_s": round(wall_s, 3),
+        **{f"run_{name}": value for name, value in done.rounded().items()},
+    }
+
+
+def _report(
+    planned: Extraction,
+    records: Mapping[str, list[dict[str, Any]]],
+    done: Progress,
+    wall_s: float,
+) -> Report:
+    mine = {name: records[path.name] for name, path in planned.stores.items()}
+    failed = ledger.lines(mine)
+    notes: Counter[str] = Counter()
+    for record in (record for shards in mine.values() for record in shards):
+        for key in ("clipped_samples", "clipped_clips", "memory_back_offs"):
+            notes[key] += record.get("notes", {}).get(key, 0)
+    return Report(
+        stores=planned.stores,
+        bytes={
+            name: sum(file["bytes"] for record in shards for file in record["files"].values())
+            for name, shards in mine.items()
+        },
+        n_clips=planned.job.n_clips,
+        n_failed=len({line.clip_id for line in failed}),
+        reasons=ledger.reasons(failed),
+        ledger=planned.dataset_dir / LEDGER,
+        done=done,
+        wall_s=wall_s,
+        **notes,
+    )

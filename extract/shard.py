@@ -1,0 +1,234 @@
+"""One track of one shard while it fills up: clips to windows, windows to batches, batches to rows.
+
+Batches hold the windows of many clips but never cross a shard, and clips come in row order, so
+that the bytes of a shard depend on its clips and on the batch size alone.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from understudy import audio, schema
+from understudy.cache import ShardPayload
+from understudy.errors import AudioError, DataError
+from understudy.extract.plan import Clip, TrackJob, file_bytes
+from understudy.teachers.base import Teacher
+
+LEVEL_FLOOR_DB = -120.0  # digital silence; minus infinity does not survive arithmetic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a clip has no row in a track: a status name of the schema and the ledger's reason."""
+
+    status: str
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Loaded:
+    """A decoded clip: mono float32 samples by (rate in Hz, resampler), or a failure."""
+
+    clip: Clip
+    file_bytes: int = -1
+    sha256: str = ""
+    failure: Failure | None = None
+    duration_s: float = 0.0
+    samples: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
+    read_s: float = 0.0
+
+
+def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str) -> Loaded:
+    """Decodes a clip once and resamples it once per (rate, resampler).
+
+    A file that cannot be decoded is a `failure`, not an exception.
+
+    Raises:
+        DataError: The file is missing because the whole dataset's folder is.
+    """
+    began = time.perf_counter()
+    loaded = Loaded(clip=clip, file_bytes=file_bytes(clip.path))
+    try:
+        decoded = audio.decode(clip.path, clip.start_s, clip.duration_s, digest=True)
+        loaded.sha256 = decoded.sha256 or ""
+        loaded.duration_s = len(decoded.samples) / decoded.rate_hz
+        for rate_hz, resampler in wanted:
+            loaded.samples[rate_hz, resampler] = audio.resample(
+                decoded.samples, decoded.rate_hz, rate_hz, resampler
+            )
+    except AudioError as error:
+        if not Path(root).is_dir():
+            raise DataError(f"{root}: the dataset's folder went away during extraction") from None
+        status = "audio_not_finite" if error.reason == audio.NON_FINITE else "undecodable"
+        loaded.failure = Failure(status=status, reason=error.reason)
+    loaded.read_s = time.perf_counter() - began
+    return loaded
+
+
+def window_levels(samples: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
+    """RMS of every window in dBFS, float16 (time,): over the samples it holds, not its padding."""
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    stop = np.minimum(start + length, len(samples))
+    mean = (energy[stop] - energy[start]) / np.maximum(stop - start, 1)
+    floor = 10.0 ** (LEVEL_FLOOR_DB / 10)
+    return (10.0 * np.log10(np.maximum(mean, floor))).astype(np.float16)
+
+
+def forward(teacher: Teacher, windows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Embeddings of windows, float32 (batch, channel), and how often memory ran out.
+
+    Out of memory halves the batch, down to one window.
+    """
+    try:
+        # cuDNN would round float32 products to TF32, and choose algorithms by timing them.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            return teacher.forward(torch.from_numpy(windows)).cpu().numpy(), 0
+    except torch.OutOfMemoryError:
+        if len(windows) == 1:
+            raise
+    half = len(windows) // 2
+    first, out_first = forward(teacher, windows[:half])
+    second, out_second = forward(teacher, windows[half:])
+    return np.concatenate([first, second]), 1 + out_first + out_second
+
+
+class ShardTrack:
+    """Rows of one shard of one track, held in memory until they are written whole.
+
+    Args:
+        job: The track.
+        teacher: What computes it; None for the audio track.
+        clips: The shard's clips.
+        batch_windows: Most windows of a batch.
+    """
+
+    def __init__(
+        self, job: TrackJob, teacher: Teacher | None, clips: Sequence[Clip], batch_windows: int
+    ) -> None:
+        track = job.track
+        self.job, self.teacher, self.clips = job, teacher, clips
+        self.batch_windows = batch_windows
+        self.fill = 0 if teacher is None else np.nan
+        shape = (len(clips), track.max_frames) + (() if teacher is None else (track.dim,))
+        self.data = np.full(shape, self.fill, track.dtype)
+        self.n_frames = np.zeros(len(clips), np.uint32)
+        self.levels = None if teacher is None else np.full(shape[:2], np.nan, np.float16)
+        self.failures: dict[int, Failure] = {}
+        self.clipped: dict[int, int] = {}
+        self.back_offs = 0
+        self.infer_s = 0.0
+        self._waiting: dict[int, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
+
+    def add(self, row: int, loaded: Loaded) -> None:
+        """Takes the clip of shard row `row`; computes whenever a batch is full."""
+        if loaded.failure is not None:
+            self.failures[row] = loaded.failure
+            return
+        samples = loaded.samples[self.job.rate_hz, self.job.resampler]
+        if self.teacher is None:
+            if self._fits(row, len(samples)):
+                self.data[row, : len(samples)], clipped = audio.to_int16(samples)
+                if clipped:
+                    self.clipped[row] = clipped
+            return
+        plan = self.teacher.plan(len(samples))
+        if not self._fits(row, plan.n):
+            return
+        assert self.levels is not None
+        self.levels[row, : plan.n] = window_levels(samples, plan.start, plan.length)
+        for frame, start in enumerate(plan.start):
+            waiting = self._waiting[plan.length]
+            waiting.append((row, frame, samples[start : start + plan.length]))
+            if len(waiting) == self.batch_windows:
+                self._infer(plan.length)
+
+    def _fits(self, row: int, frames: int) -> bool:
+        capacity = self.job.track.max_frames
+        if frames > capacity:
+            reason = f"decodes to {frames} frames, its header promised at most {capacity}"
+            self.failures[row] = Failure(status="undecodable", reason=reason)
+            return False
+        self.n_frames[row] = frames
+        return True
+
+    def _infer(self, length: int) -> None:
+        began = time.perf_counter()
+        waiting = self._waiting.pop(length)
+        windows = np.zeros((len(waiting), length), np.float32)
+        for position, (_, _, samples) in enumerate(waiting):
+            windows[position, : len(samples)] = samples
+        assert self.teacher is not None
+        embedding, back_offs = forward(self.teacher, windows)
+        self.back_offs += back_offs
+        for (row, frame, _), vector in zip(waiting, embedding, strict=True):
+            largest = float(np.abs(vector).max())
+            if largest <= np.finfo(self.data.dtype).max:
+                self.data[row, frame] = vector
+            else:
+                self.failures.setdefault(row, self._out_of_range(largest))
+        self.infer_s += time.perf_counter() - began
+
+    def _out_of_range(self, largest: float) -> Failure:
+        if not np.isfinite(largest):
+            return Failure(
+                status="embedding_not_finite", reason="the embedding holds NaN or infinity"
+            )
+        reason = f"the embedding reaches {largest:.3g}, beyond {self.data.dtype}"
+        return Failure(status="overflow", reason=f"{reason}; extract with --dtype float32")
+
+    def finish(self) -> None:
+        """Computes the windows still waiting and empties the rows of failed clips."""
+        for length in list(self._waiting):
+            self._infer(length)
+        for row in self.failures:
+            self.data[row] = self.fill
+            self.n_frames[row] = 0
+            if self.levels is not None:
+                self.levels[row] = np.nan
+
+    def payload(self) -> ShardPayload:
+        """What the writer stores, after `finish`."""
+        known = schema.load()
+        status = np.full(len(self.clips), known.code("ok"), np.uint8)
+        for row, failure in self.failures.items():
+            status[row] = known.code(failure.status)
+        return ShardPayload(
+            data=self.data,
+            n_frames=self.n_frames,
+            status=status,
+            level_db=self.levels,
+            clip_key=np.array([clip.key for clip in self.clips], np.uint64),
+        )
+
+    def record(self, run_id: str, loaded: Sequence[tuple[str, int]]) -> dict[str, Any]:
+        """What the commit record says beyond the writer's own facts.
+
+        Args:
+            run_id: Of this run.
+            loaded: sha256 and size in bytes of each row's file.
+        """
+        return {
+            "run_id": run_id,
+            "audio_sha256": [sha256 for sha256, _ in loaded],
+            "failures": [
+                {
+                    "clip_id": self.clips[row].clip_id,
+                    "path": self.clips[row].relative,
+                    "status": failure.status,
+                    "reason": failure.reason,
+                }
+                for row, failure in sorted(self.failures.items())
+            ],
+            "notes": {
+                "file_bytes": [size for _, size in loaded],
+                "clipped_samples": sum(self.clipped.values()),
+                "clipped_clips": len(self.clipped),
+                "memory_back_offs": self.back_offs,
+            },
+        }

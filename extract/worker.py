@@ -1,0 +1,145 @@
+"""What a dask worker does: shards of clips in, committed shards of every track out.
+
+Threads decode and resample ahead of inference, and one thread writes behind it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+
+from understudy import config, teachers
+from understudy.cache import StoreWriter
+from understudy.extract.plan import Clip, Job, Shard
+from understudy.extract.progress import Progress
+from understudy.extract.shard import Loaded, ShardTrack, load
+from understudy.teachers import TeacherSpec
+from understudy.teachers.base import Teacher
+
+AHEAD_S = 300.0  # most audio decoded ahead of inference, to bound memory
+
+
+class Stopped(Exception):
+    """The coordinator asked for a stop; what was not committed is computed again next time."""
+
+
+def process(
+    job: Job, shards: Sequence[Shard], beat: Callable[[Progress], bool] = lambda _: False
+) -> Progress:
+    """Extracts and commits shards, the pending tracks of each.
+
+    Args:
+        job: The run's constants.
+        shards: Each is written whole, by this call alone.
+        beat: Is told the progress since its last call; returning True stops the work.
+
+    Raises:
+        Stopped: `beat` said so.
+    """
+    jobs = {item.track.name: item for item in job.tracks}
+    names = {name for shard in shards for name in shard.tracks}
+    writers = {name: jobs[name].writer for name in names}
+    computing = {
+        name: None if (spec := jobs[name].spec) is None else cached_teacher(spec, job.device)
+        for name in names
+    }
+    wanted = {(jobs[name].rate_hz, jobs[name].resampler) for name in names}
+    total, step = Progress(), Progress()
+
+    def tick() -> None:
+        nonlocal total, step
+        total += step
+        told, step = step, Progress()
+        if beat(told):
+            raise Stopped
+
+    with ThreadPoolExecutor(job.decode_threads) as pool, ThreadPoolExecutor(1) as disk:
+        clips = (clip for shard in shards for clip in shard.clips)
+        stream = ahead(pool, partial(load, wanted=wanted, root=job.root), clips)
+        writing: Future[float] | None = None
+        try:
+            for shard in shards:
+                parts = {
+                    name: ShardTrack(jobs[name], computing[name], shard.clips, job.batch_windows)
+                    for name in shard.tracks
+                }
+                files = []
+                for row in range(len(shard.clips)):
+                    began = time.perf_counter()
+                    loaded = next(stream)
+                    step.wait_s += time.perf_counter() - began
+                    files.append((loaded.sha256, loaded.file_bytes))
+                    for part in parts.values():
+                        part.add(row, loaded)
+                    step.clips += 1
+                    step.audio_s += loaded.duration_s
+                    step.read_s += loaded.read_s
+                    tick()
+                for part in parts.values():
+                    part.finish()
+                    step.infer_s += part.infer_s
+                if writing is not None:
+                    step.write_s += writing.result()
+                writing = disk.submit(_write, writers, shard.number, parts, job.run_id, files)
+                step.shards += 1
+                tick()
+            if writing is not None:
+                step.write_s += writing.result()
+            tick()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return total
+
+
+def ahead(
+    pool: Executor, function: Callable[[Clip], Loaded], clips: Iterable[Clip]
+) -> Iterator[Loaded]:
+    """`map` in order, with at most AHEAD_S seconds of audio in flight."""
+    queue: deque[tuple[float, Future[Loaded]]] = deque()
+    in_flight_s = 0.0
+    for clip in clips:
+        clip_s = clip.duration_s or 0.0
+        while queue and in_flight_s + clip_s > AHEAD_S:
+            done_s, future = queue.popleft()
+            in_flight_s -= done_s
+            yield future.result()
+        queue.append((clip_s, pool.submit(function, clip)))
+        in_flight_s += clip_s
+    while queue:
+        yield queue.popleft()[1].result()
+
+
+def _write(
+    writers: Mapping[str, StoreWriter],
+    number: int,
+    parts: Mapping[str, ShardTrack],
+    run_id: str,
+    files: Sequence[tuple[str, int]],
+) -> float:
+    began = time.perf_counter()
+    for name, part in parts.items():
+        writers[name].write_shard(number, part.payload(), part.record(run_id, files))
+    return time.perf_counter() - began
+
+
+_TEACHERS: dict[str, Teacher] = {}
+
+
+def cached_teacher(spec: TeacherSpec, device: str) -> Teacher:
+    """The teacher of `spec`, built once per process."""
+    key = _key(spec, device)
+    if key not in _TEACHERS:
+        _TEACHERS[key] = teachers.from_spec(spec, device)
+    return _TEACHERS[key]
+
+
+def lend(teacher: Teacher, device: str) -> Callable[[], object]:
+    """Lets workers inside this process use `teacher` itself; returns what takes it back."""
+    key = _key(teacher.spec, device)
+    _TEACHERS[key] = teacher
+    return lambda: _TEACHERS.pop(key, None)
+
+
+def _key(spec: TeacherSpec, device: str) -> str:
+    return f"{config.digest(spec)} {device}"
