@@ -1,0 +1,94 @@
+"""`understudy train`."""
+
+from pathlib import Path
+
+import click
+
+from understudy import config, datasets
+from understudy.errors import ConfigError
+from understudy.index import ClipIndex
+from understudy.train import loop, runlog
+from understudy.train.config import STUDENT, read_recipe
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(name="train")
+@click.argument("dataset")
+@click.option("--run-dir", type=_PATH, required=True,
+              help="Folder of the run; the same command goes on where it stopped.")  # fmt: skip
+@click.option("--cache", type=_PATH, help="Cache that `understudy extract` made.")
+@click.option("--root", type=_PATH,
+              help="Folder of the dataset's files; needed without an audio track.")  # fmt: skip
+@click.option("--student", help=f"Student to train [default: {STUDENT}].")
+@click.option(
+    "--system", help="baseline, fitnet, fitnet_linear, dc or dc_linear [default: dc_linear]."
+)
+@click.option("--teacher", help="Teacher whose embeddings are in the cache.")
+@click.option("--fold", type=int, help="Fold to test on; default: the dataset's own split.")
+@click.option("--store", multiple=True, help="Store to use where the cache has several of a track.")
+@click.option("--recipe", type=_PATH, help="YAML file of settings.")
+@click.option("--set", "assignments", multiple=True, metavar="A.B=C",
+              help="A setting, such as optim.lr=1e-3 or student.tap=pre.")  # fmt: skip
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE",
+              help="Option of the dataset, with --root.")  # fmt: skip
+def command(
+    dataset: str,
+    run_dir: Path,
+    cache: Path | None,
+    root: Path | None,
+    student: str | None,
+    system: str | None,
+    teacher: str | None,
+    fold: int | None,
+    store: tuple[str, ...],
+    recipe: Path | None,
+    assignments: tuple[str, ...],
+    options: tuple[str, ...],
+) -> None:
+    """Train a student on DATASET, with or without a teacher.
+
+    The defaults are the published recipe. RUN_DIR gets config.json, log.jsonl, best.safetensors
+    and last.safetensors; run the same command again to go on after an interruption.
+    """
+    settings = config.overrides(assignments)
+    loop.train(
+        _index(dataset, root, cache, config.overrides(options)),
+        student=student,
+        system=system,
+        teacher=teacher,
+        cache=cache,
+        store=store,
+        run_dir=run_dir,
+        fold=fold,
+        settings=settings,
+        recipe=None if recipe is None else read_recipe(recipe),
+    )
+    click.echo(summary(run_dir))
+
+
+def _index(dataset: str, root: Path | None, cache: Path | None, options: dict) -> ClipIndex:
+    """The cache's own index if there is one, else the dataset as it lies under `root`."""
+    saved = None if cache is None else cache / dataset / "index.parquet"
+    if saved is not None and saved.is_file() and not options:
+        return ClipIndex.load(saved, root or Path())
+    if root is None:
+        if options:
+            raise ConfigError("--option wants --root: a cached index has no options")
+        found = "there is no --cache" if saved is None else f"there is no {saved}"
+        raise ConfigError(f"{found}; wanted a cache of {dataset} or its files with --root")
+    return datasets.load(dataset, root, **options)
+
+
+def summary(run_dir: Path) -> str:
+    """What a finished run came to, in a few lines."""
+    end = runlog.read(run_dir / "log.jsonl")[-1]
+    best, timing = end["best"], end["timing"]
+    left_out = f", {end['n_left_out']} clips left out" if end["n_left_out"] else ""
+    return (
+        f"best validation {best['metric']} {best['value']:.3f} at epoch {best['epoch']} "
+        f"(step {best['step']}) of {end['epoch']}{left_out}\n"
+        f"ended by {end['reason']}; {timing['steps_per_s']:.1f} steps/s, "
+        f"{timing['waiting_for_data']:.0%} of the time waiting for data\n"
+        f"run: {run_dir}"
+    )

@@ -1,0 +1,207 @@
+"""Settings of a training run. The defaults are the published recipe (EAsT's code, where the paper
+is silent).
+
+Precedence, lowest first: defaults, the system's preset, recipe file, `--set`, named option.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from understudy import config
+from understudy.errors import ConfigError, unknown
+from understudy.train.objective import SYSTEMS, ObjectiveSettings
+
+STUDENT = "sc-cnn"
+SYSTEM = "dc_linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """Optimisation: Adam, plateau schedule, early stop."""
+
+    lr: float = 1e-4
+    """Initial learning rate."""
+    weight_decay: float = 1e-4
+    """L2 penalty inside Adam."""
+    batch: int = 16
+    """Clips in a batch."""
+    max_steps: int = 100_000
+    """Training ends after this many steps at the latest."""
+    max_epochs: int | None = None
+    """Or after this many epochs."""
+    clip_norm: float = 1.0
+    """Largest gradient norm, apart for {student, projection} and for {C, H}."""
+    plateau_factor: float = 0.2
+    """The learning rate is multiplied by this when the validation loss stops falling ..."""
+    plateau_patience: int = 5
+    """... for more than this many epochs."""
+    stop_patience: int = 12
+    """Training ends after this many epochs without a lower validation loss."""
+    seed: int = 1223
+    """Of initial weights, batches, crops and dropout."""
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "batch": 1,
+            "max_steps": 1,
+            "plateau_patience": 0,
+            "stop_patience": 1,
+            "seed": 0,
+        }
+        for name, least in (
+            at_least | ({} if self.max_epochs is None else {"max_epochs": 1})
+        ).items():
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"optim.{name}: wanted at least {least}, found {getattr(self, name)}"
+                )
+        for name in ("lr", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"optim.{name}: wanted more than 0, found {getattr(self, name)}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"optim.weight_decay: wanted 0 or more, found {self.weight_decay}")
+        if not 0 < self.plateau_factor < 1:
+            raise ConfigError(
+                f"optim.plateau_factor: wanted between 0 and 1, found {self.plateau_factor}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings(ObjectiveSettings):
+    """What the student learns from the teacher."""
+
+    system: str = SYSTEM
+    """Preset of the other fields."""
+    standardise: Literal["channel", "none"] = "channel"
+    """Teacher embeddings: zero mean and unit variance per channel over the training clips."""
+    silence_db: float = -70.0
+    """Teacher frames below this level (dBFS) are left out of everything."""
+
+    @property
+    def label(self) -> str:
+        """The preset's name, and what was changed of it: "dc", "dc [alignment=mean]"."""
+        preset = SYSTEMS[self.system]
+        changes = [
+            f"{f.name}={getattr(self, f.name)}"
+            for f in fields(ObjectiveSettings)
+            if f.name != "distance_weight" and getattr(self, f.name) != getattr(preset, f.name)
+        ]
+        return f"{self.system} [{', '.join(changes)}]" if changes else self.system
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What a batch is made of."""
+
+    crop_samples: int | None = None
+    """Length of a crop at 16 kHz; None: the student's own input length."""
+
+    def __post_init__(self) -> None:
+        if self.crop_samples is not None and self.crop_samples < 1:
+            raise ConfigError(f"data.crop_samples: wanted at least 1, found {self.crop_samples}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How it is run; nothing here enters the run's identity."""
+
+    device: str = "auto"
+    """"auto": a GPU where there is one. Only CPU runs are promised to repeat to the last bit."""
+    checkpoint_steps: int | None = None
+    """Steps between two checkpoints, beside the one after each epoch."""
+    log_steps: int = 10
+    """Steps between two lines of the log."""
+
+    def __post_init__(self) -> None:
+        if self.log_steps < 1 or (self.checkpoint_steps is not None and self.checkpoint_steps < 1):
+            raise ConfigError("run.log_steps and run.checkpoint_steps: wanted at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """All of it."""
+
+    student: dict[str, Any] = field(default_factory=lambda: {"name": STUDENT})
+    """`name` and that student's own settings, checked and completed where it is built."""
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    threads: int | None = None
+    """CPU threads, which change results in the last bit; None: as many as torch would use."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads: wanted at least 1, found {self.threads}")
+
+    def completed(self, student: Mapping[str, Any], crop_samples: int, threads: int):
+        """These settings with the values that depend on the student and the machine filled in."""
+        return replace(
+            self,
+            student=dict(student),
+            data=replace(self.data, crop_samples=crop_samples),
+            threads=threads,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that make two runs different runs, as a plain mapping."""
+        return {k: v for k, v in config.to_mapping(self).items() if k != "run"}
+
+
+def resolve(
+    settings: Mapping[str, Any] | None = None,
+    *,
+    student: str | None = None,
+    system: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> TrainSettings:
+    """Settings of a run, from all the places they may come from.
+
+    Args:
+        settings: Nested mapping, as `--set` makes one.
+        student, system: The named options; None leaves the choice to the others.
+        recipe: Content of a recipe file.
+
+    Raises:
+        ConfigError: An unknown section, key, system or value; the nearest is named.
+    """
+    named: dict[str, Any] = {}
+    if student is not None:
+        named["student"] = {"name": student}
+    if system is not None:
+        named["distill"] = {"system": system}
+    chosen = config.merged(recipe or {}, settings or {}, named)
+    distill = chosen.get("distill")
+    name = distill.get("system", SYSTEM) if isinstance(distill, Mapping) else SYSTEM
+    if name not in SYSTEMS:
+        raise ConfigError(unknown("system", str(name), SYSTEMS))
+    defaults = {"student": {"name": STUDENT}, "distill": config.to_mapping(SYSTEMS[name])}
+    return config.from_mapping(TrainSettings, config.merged(defaults, chosen))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe file: YAML with the sections of `TrainSettings`; ConfigError if it is not that."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no YAML ({error})") from None
+    if not isinstance(recipe, dict):
+        raise ConfigError(f"{path}: wanted sections such as optim and distill, found {recipe!r}")
+    return recipe
+
+
+def difference(found: Any, wanted: Any, where: str = "") -> list[str]:
+    """Where two nested mappings differ, one "a.b: found -> wanted" each."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return [
+            line
+            for key in sorted({*found, *wanted})
+            for line in difference(found.get(key), wanted.get(key), f"{where}.{key}".strip("."))
+        ]
+    return [] if found == wanted else [f"{where}: {found!r} -> {wanted!r}"]

@@ -1,0 +1,90 @@
+"""The run's log (one JSON object a line) and its live progress line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from understudy.errors import WeightsError
+
+
+class RunLog:
+    """RUN/log.jsonl, appended to and, on resume, cut back to where the checkpoint was taken.
+
+    An interrupted and resumed run thus leaves the same lines as an undisturbed one; only what is
+    under "timing" differs.
+
+    Args:
+        path: The log.
+        offset: Its length in bytes at the checkpoint; 0 begins a new log.
+
+    Raises:
+        WeightsError: The log is shorter than the checkpoint says.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._file = path.open("ab")
+        size = self._file.tell()
+        if size < offset:
+            self._file.close()
+            raise WeightsError(
+                f"{path}: {size} bytes, but the checkpoint was taken at {offset}: the log was "
+                "altered; begin in a new run directory"
+            )
+        self._file.truncate(offset)
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Appends one line; values are JSON-able and finite."""
+        line = json.dumps({"kind": kind, **fields}, allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+
+    def sync(self) -> int:
+        """Everything written so far is on disk; returns the log's length in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        self._file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, as dicts."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Progress:
+    """One live line on stderr: steps, it/s, share of the time spent waiting for data, losses.
+
+    Args:
+        total: Steps of the whole run.
+        done: Steps already taken.
+        enabled: False shows nothing; True shows the line where stderr is a terminal.
+    """
+
+    def __init__(self, total: int, done: int, enabled: bool) -> None:
+        self._bar = tqdm(
+            total=total, initial=done, unit="step", dynamic_ncols=True, disable=not enabled or None
+        )
+        self._fields: dict[str, str] = {}
+
+    @property
+    def live(self) -> bool:
+        """Whether anybody sees the line."""
+        return not self._bar.disable
+
+    def step(self) -> None:
+        """One more step is done."""
+        self._bar.update()
+
+    def show(self, **fields: str) -> None:
+        """Sets fields behind the bar; earlier ones stay."""
+        self._fields |= fields
+        self._bar.set_postfix(self._fields, refresh=False)
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        self._bar.close()
