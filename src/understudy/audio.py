@@ -33,6 +33,7 @@ INT16_SCALE = 32768  # int16 sample / INT16_SCALE = float sample, as libsndfile 
 
 _BLOCK_SAMPLES = 2**20  # over all channels: what a lying header can make us allocate
 _MAX_SAMPLES_PER_BYTE = 2**14  # silent FLAC and Vorbis stay well below; a corrupt header does not
+_RUN_IN_SAMPLES = 32 * 1152  # after a seek, MP3 frames lack the bits kept in the ones before
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 
 
@@ -101,8 +102,11 @@ def decode(
         count = None if duration_s is None else round(duration_s * rate_hz)
         if start >= file.frames or count == 0:
             raise AudioError(path, f"{NO_SAMPLES} at {start_s:g} s ({file.frames} in the file)")
-        if start:  # once, on a fresh handle: libsndfile's later seeks in Vorbis are not exact
-            file.seek(start)
+        run_in = min(start, _RUN_IN_SAMPLES if file.format == "MP3" else 0)
+        if start > run_in:  # once, on a fresh handle: later seeks in Vorbis are not exact
+            file.seek(start - run_in)
+        for _ in _mono_blocks(file, run_in):
+            pass
         blocks = list(_mono_blocks(file, count))
     if not blocks:
         raise AudioError(path, NO_SAMPLES)
@@ -117,6 +121,13 @@ def _sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _Stream(soundfile.SoundFile):
+    """SoundFile that does not seek behind every read: in MP3 that drops the bit reservoir."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
     """An open file with at least one sample; what goes wrong inside becomes an AudioError."""
@@ -127,7 +138,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
         if size == 0:
             raise AudioError(path, EMPTY)
         try:
-            file = soundfile.SoundFile(_with_frame_count(path) or os.fspath(path))
+            file = _Stream(_with_frame_count(path) or os.fspath(path))
         except (soundfile.LibsndfileError, TypeError):  # TypeError: headerless, named *.raw
             raise AudioError(path, NOT_AUDIO) from None
         with file:

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import os
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -71,27 +72,21 @@ def download(
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(part) as file:
             if destination.exists():  # another process brought it while this one waited
-                part.unlink()
                 _verify(destination, destination, expected, size, "delete it to fetch it again")
                 return destination
             if not expected:
                 file.truncate(0)
             resumed = os.fstat(file.fileno()).st_size > 0
-            arrive = (url, file, size, retries, backoff_s, timeout_s, progress, destination.name)
-            _arrive(*arrive)
-            try:
-                _verify(part, url, expected, size, "not kept")
-            except DataError:
-                file.truncate(0)
-                if not resumed:
-                    part.unlink()
-                    raise
-                _arrive(*arrive)  # the old part belonged to another version of the file
+            while True:
+                _arrive(url, file, size, retries, backoff_s, timeout_s, progress, destination.name)
                 try:
                     _verify(part, url, expected, size, "not kept")
+                    break
                 except DataError:
-                    part.unlink()
-                    raise
+                    file.truncate(0)
+                    if not resumed:
+                        raise
+                    resumed = False  # the old part was perhaps of another version of the file
             os.fsync(file.fileno())
             part.replace(destination)
     except OSError as error:
@@ -109,9 +104,14 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
                 current = part.stat().st_ino == os.fstat(file.fileno()).st_ino
             except FileNotFoundError:
                 current = False
-            if current:
+            if not current:
+                continue
+            try:
                 yield file
-                return
+            finally:
+                if part.exists() and part.stat().st_size == 0:
+                    part.unlink()
+            return
 
 
 def _verify(
@@ -160,7 +160,12 @@ def _arrive(
                     raise DataError(f"{url}: {reason}") from None
             except urllib.error.URLError as error:
                 reason = f"{error.reason}"
-            except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            except (
+                http.client.HTTPException,
+                TimeoutError,
+                ConnectionError,
+                ssl.SSLError,
+            ) as error:
                 reason = f"{type(error).__name__} {error}".strip()
             here = file.seek(0, os.SEEK_END)
             failures = 0 if here > most else failures + 1

@@ -117,13 +117,14 @@ class ClipIndex:
         if missing or excess:
             found = f"missing {', '.join(missing) or 'none'}, unknown {', '.join(excess) or 'none'}"
             raise self._error(f"columns of clips: {found}; wanted {', '.join(_DTYPES)}")
-        columns = {c: given[c].to_numpy() if c in given else _DEFAULTS[c] for c in _DTYPES}
-        clips = pd.DataFrame(columns, index=pd.RangeIndex(len(given)), copy=True)
+        columns = {}
         for column, dtype in _DTYPES.items():
+            values = given[column].to_numpy() if column in given else _DEFAULTS[column]
             try:
-                clips[column] = clips[column].astype(dtype)
+                columns[column] = pd.Series(values, pd.RangeIndex(len(given)), dtype, copy=True)
             except (TypeError, ValueError) as error:
                 raise self._error(f"{column}: {error}; wanted numbers") from None
+        clips = pd.DataFrame(columns)
         for column in _TEXT:
             for value in clips[column]:
                 if not isinstance(value, str) or not _is_utf8(value):

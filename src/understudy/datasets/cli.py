@@ -82,8 +82,9 @@ def _summary(index: ClipIndex) -> list[str]:
     folds = Counter(clips["fold"].tolist())
     if set(folds) != {0}:
         lines.append("folds     " + ", ".join(f"{k or 'none'}: {folds[k]}" for k in sorted(folds)))
-    parts = clips[(clips["group"] != "") & (clips["split"] != "")].groupby("group")["split"]
-    if torn := int((parts.nunique() > 1).sum()):
+    pairs = {(g, s) for g, s in zip(clips["group"], clips["split"], strict=True) if g and s}
+    torn = sum(count > 1 for count in Counter(group for group, _ in pairs).values())
+    if torn:
         lines.append(f"warning   {torn} groups lie in more than one split")
     if index.task == "single-label":
         counts = np.bincount(index.labels, minlength=index.n_labels)

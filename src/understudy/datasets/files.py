@@ -41,6 +41,9 @@ def audio_files(root: Path) -> list[str]:
             for name in names
             if name.lower().endswith(audio.SUFFIXES) and not name.startswith(".")
         ]
+    for path in paths:
+        if not path.isprintable() and path.encode(errors="replace").decode() != path:
+            raise DataError(f"{root}: file name {path!r} is not UTF-8; rename it")
     if not paths:
         raise DataError(f"{root}: no audio file; looked for *{', *'.join(audio.SUFFIXES)}")
     return sorted(paths)
