@@ -211,6 +211,8 @@ class Teacher(ABC):
             window_s, hop_s = own_window_s, own_hop_s if hop_s is None else hop_s
         if window_s == "clip":
             return "clip", 0.0
+        if isinstance(window_s, str):
+            raise ConfigError(f"wanted a window in seconds or 'clip', found '{window_s}'")
         hop_s = window_s if hop_s is None else hop_s
         duration_samples(hop_s, self.card.sample_rate, "hop")
         if duration_samples(window_s, self.card.sample_rate, "window") < self.card.min_samples:

@@ -2,11 +2,11 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from understudy import fetch
 from understudy.errors import UnderstudyError, WeightsError
 from understudy.teachers.card import TeacherCard
 
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 RANDOM = "random"
 
 
-def home() -> Path:
-    """Folder of downloaded weights and data: UNDERSTUDY_HOME, by default ~/.cache/understudy."""
-    return Path(os.environ.get("UNDERSTUDY_HOME") or Path.home() / ".cache" / "understudy")
-
-
 def published(card: TeacherCard) -> Path | None:
     """Where the published file of `card` is kept here, present or not; None if it has none."""
-    return None if card.weights_file is None else home() / "weights" / card.weights_file
+    return None if card.weights_file is None else fetch.home() / "weights" / card.weights_file
 
 
 def locate(card: TeacherCard) -> Path:
@@ -34,8 +29,6 @@ def locate(card: TeacherCard) -> Path:
     if path is None or card.url is None:
         raise WeightsError(f"teacher {card.name} has no published weights; {way}")
     if not path.is_file():
-        from understudy import fetch
-
         try:
             fetch.download(card.url, path, sha256=card.weights_sha256, size=card.weights_bytes)
         except (UnderstudyError, OSError) as error:
