@@ -33,7 +33,7 @@ def title(name: str) -> str:
     return _ENTRIES.get(name, ("", ""))[1]
 
 
-def load(name: str, root: str | os.PathLike[str], **options: Any) -> ClipIndex:
+def load(name: str, /, root: str | os.PathLike[str], **options: Any) -> ClipIndex:
     """The clips of dataset `name` that lies at `root`.
 
     Args:

@@ -1,0 +1,409 @@
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from understudy import audio, datasets
+from understudy.datasets.cli import group as data_command
+from understudy.datasets.esc50 import CLASSES, ESC10_TARGETS
+from understudy.datasets.splits import grouped_split
+from understudy.errors import ConfigError, DataError
+
+RATE_HZ = 8000
+
+
+def sound(path, duration_s=0.1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio.write(path, np.zeros(round(duration_s * RATE_HZ), np.float32), RATE_HZ)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for i, name in enumerate(("b/2.flac", "a/1.wav", "a/c/3.OGG", "4.mp3", "é 5.wav")):
+        sound(tmp_path / "tree" / name.lower(), 0.1 * (i + 1))
+    (tmp_path / "tree" / "a" / "notes.txt").write_text("no audio")
+    (tmp_path / "tree" / ".hidden").mkdir()
+    (tmp_path / "tree" / "a" / "._1.wav").write_bytes(b"a Macintosh's shadow of 1.wav")
+    sound(tmp_path / "tree" / ".hidden" / "6.wav")
+    return tmp_path / "tree"
+
+
+def write_csv(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path.name
+
+
+# any folder
+
+
+def test_tree_without_csv(tree):
+    index = datasets.load("folder", tree)
+    assert list(index.clips["clip_id"]) == ["4.mp3", "a/1.wav", "a/c/3.ogg", "b/2.flac", "é 5.wav"]
+    assert index.clips["duration_s"].tolist() == pytest.approx([0.4, 0.2, 0.3, 0.1, 0.5])
+    assert index.labels.shape == (5, 0)
+    assert index.name == "tree"
+    assert set(index.clips["split"]) <= {"train", "valid", "test"}
+
+
+def test_tree_does_not_depend_on_the_order_of_the_file_system(tree, monkeypatch):
+    index = datasets.load("folder", tree)
+    walk = os.walk
+
+    def backwards(*args, **kwargs):
+        for folder, folders, names in walk(*args, **kwargs):
+            folders.reverse()
+            yield folder, folders, names[::-1]
+
+    monkeypatch.setattr("os.walk", backwards)
+    assert datasets.load("folder", tree).digest == index.digest
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+        datasets.load("folder", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no audio file; looked for .*\*\.flac"):
+        datasets.load("folder", tmp_path / "empty")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="not a folder"):
+        datasets.load("folder", tmp_path / "file")
+
+
+def test_unreadable_files_stay_without_a_duration(tree):
+    (tree / "empty.wav").touch()
+    (tree / "text.wav").write_text("no audio at all")
+    index = datasets.load("folder", tree)
+    unreadable = index.clips["duration_s"].isna()
+    assert list(index.clips["clip_id"][unreadable]) == ["empty.wav", "text.wav"]
+
+
+def test_a_link_out_of_the_tree_is_refused(tree, tmp_path):
+    sound(tmp_path / "other.wav")
+    (tree / "link.wav").symlink_to(tmp_path / "other.wav")
+    with pytest.raises(DataError, match=r"'link\.wav' leads to .*out of the root"):
+        datasets.load("folder", tree)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tree):
+    Path(os.fsdecode(os.fsencode(tree) + b"/\xff.wav")).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"'\\udcff\.wav' is not UTF-8"):
+        datasets.load("folder", tree)
+
+
+def test_single_label_csv(tree):
+    name = write_csv(
+        tree / "l.csv",
+        "path,label,group,extra\nb/2.flac, dog ,g1,\n\na/1.wav,cat,g1,\n4.mp3,dog,,\n",
+    )
+    index = datasets.load("folder", tree, csv=name)
+    assert index.label_names == ("cat", "dog")
+    assert index.labels.tolist() == [1, 0, 1]
+    assert list(index.clips["path"]) == ["b/2.flac", "a/1.wav", "4.mp3"]
+    assert list(index.clips["group"]) == ["g1", "g1", ""]
+    split = dict(zip(index.clips["path"], index.clips["split"], strict=True))
+    assert split["b/2.flac"] == split["a/1.wav"]
+    ordered = datasets.load("folder", tree, csv=name, classes=["wolf", "dog", "cat"])
+    assert ordered.labels.tolist() == [1, 2, 1]
+
+
+def test_separated_labels(tree):
+    name = write_csv(
+        tree / "l.csv", "path,labels,split\n4.mp3,x | y,train\na/1.wav,,\nb/2.flac,y,test"
+    )
+    index = datasets.load("folder", tree, csv=name)
+    assert index.label_names == ("x", "y")
+    assert index.labels.tolist() == [[1, 1], [0, 0], [-1, 1]]
+    assert list(index.clips["split"]) == ["train", "", "test"]
+
+
+def test_label_columns(tree):
+    name = write_csv(
+        tree / "l.csv",
+        "clip_id,path,fold,x,y\nfour,4.mp3,1,1,-1\none,a/1.wav,,0,\ntwo,b/2.flac,3,-1,1",
+    )
+    index = datasets.load("folder", tree, csv=name)
+    assert index.label_names == ("x", "y")
+    assert index.labels.tolist() == [[1, -1], [0, 0], [-1, 1]]
+    assert list(index.clips["clip_id"]) == ["four", "one", "two"]
+    assert list(index.clips["fold"]) == [1, 0, 3]
+    assert list(index.clips["split"]) == ["", "", ""]
+    assert datasets.load("folder", tree, csv=name, label_columns=["y"]).label_names == ("y",)
+
+
+def test_listed_files_that_are_absent_stay(tree):
+    name = write_csv(tree / "l.csv", "path,label\n4.mp3,a\ngone.wav,b\n")
+    assert datasets.load("folder", tree, csv=name).clips["duration_s"].isna().tolist() == [0, 1]
+    name = write_csv(tree / "l.csv", "path,label\ngone.wav,b\n")
+    with pytest.raises(DataError, match=r"none of the 1 files of .*l\.csv is there"):
+        datasets.load("folder", tree, csv=name)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "wanted a header line"),
+        ("path,label\n", {}, "a header and no rows"),
+        ("file,label\n4.mp3,a\n", {}, "no column path; found file, label"),
+        ("path,path\n4.mp3,a\n", {}, "wanted distinct column names"),
+        ("path,label\n4.mp3\n", {}, "line 2: 1 cells, wanted 2: path, label"),
+        ("path,label\n4.mp3,a,b\n", {}, "line 2: 3 cells"),
+        ('path,label\n"4.mp3,a\n', {}, "not a CSV file"),
+        ("path,label\n4.mp3,a\0\n\0", {}, "4.mp3|not a CSV|line 3"),
+        (
+            "path,label\n4.mp3,a\n4.mp3,b\n",
+            {},
+            "line 3: path '4.mp3'; wanted each once, but line 2",
+        ),
+        ("path,clip_id\n4.mp3,a\na/1.wav,a\n", {}, "line 3: clip_id 'a'; wanted each once"),
+        ("path,clip_id\n4.mp3,\n", {}, "line 2: clip_id ''; wanted a name"),
+        ("path,label\n../x.wav,a\n", {}, r"line 2: path '\.\./x\.wav'; wanted a path inside"),
+        ("path,label\n/etc/x.wav,a\n", {}, "line 2: path '/etc/x.wav'.*is absolute"),
+        ("path,label\n,a\n", {}, "line 2: path ''; wanted"),
+        ("path,label\n4.mp3,\n", {}, "line 2: label ''; wanted the name of a class"),
+        ("path,label\n4.mp3,d\n", {"classes": ["a"]}, "line 2: label 'd'; wanted one of 'a'"),
+        ("path,labels\n4.mp3,a|d\n", {"classes": ["a"]}, "line 2: labels 'a|d'; wanted .*'d'"),
+        ("path,labels\n4.mp3,a||b\n", {}, "line 2: labels 'a||b'"),
+        ("path,x\n4.mp3,2\n", {}, "line 2: x '2'; wanted one of '', '0', '1', '-1'"),
+        ("path,split\n4.mp3,dev\n", {}, "line 2: split 'dev'; wanted one of 'train', 'valid'"),
+        ("path,fold\n4.mp3,-1\n", {}, "line 2: fold '-1'; wanted an integer from 0"),
+        ("path,fold\n4.mp3,²\n", {}, "line 2: fold '²'"),
+        ("path,label\n4.mp3,a\n", {"group": "artist"}, "no column artist"),
+        ("path,label\n4.mp3,a\n", {"labels": "tags"}, "no column tags"),
+    ],
+)
+def test_csv_errors_name_file_line_and_value(tree, text, options, message):
+    with pytest.raises(DataError, match=message) as caught:
+        datasets.load("folder", tree, csv=write_csv(tree / "l.csv", text), **options)
+    assert str(tree / "l.csv") in str(caught.value)
+
+
+def test_csv_must_be_there_and_utf8(tree):
+    with pytest.raises(DataError, match=r"gone\.csv: no such file"):
+        datasets.load("folder", tree, csv="gone.csv")
+    (tree / "l.csv").write_bytes("path,label\n4.mp3,é\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"l\.csv: not a CSV file in UTF-8"):
+        datasets.load("folder", tree, csv="l.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sed": 1}, "did you mean 'seed'"),
+        ({"seed": "x"}, "wanted int"),
+        ({"fractions": [0.5, 0.5]}, "wanted three"),
+        ({"fractions": [0.5, 0.1, 0.1]}, "sum to 0.7, wanted 1"),
+        ({"fractions": [1.5, -0.5, 0]}, "none below 0"),
+        ({"csv": "l.csv", "label": "x", "labels": "x"}, "at most one"),
+        ({"csv": "l.csv"}, "say which is meant"),
+    ],
+)
+def test_impossible_options_are_refused(tree, options, message):
+    write_csv(tree / "l.csv", "path,label,labels\n4.mp3,a,b\n")
+    with pytest.raises(ConfigError, match=message):
+        datasets.load("folder", tree, **options)
+
+
+NAME = st.text(
+    st.characters(blacklist_categories=("C", "Z"), blacklist_characters="|"), min_size=1
+).filter(lambda text: text == text.strip())
+
+
+@settings(max_examples=40, deadline=None)
+@given(cells=st.lists(st.sets(NAME, max_size=3), min_size=1, max_size=5), data=st.data())
+def test_label_forms_agree(tmp_path_factory, cells, data):
+    """What is written as names separated by | or as columns is read back as what it was."""
+    root = tmp_path_factory.mktemp("forms")
+    sound(root / "0.wav")
+    names = sorted(set().union(*cells) - {"path", "clip_id", "split", "fold", "group"})
+    cells = [cell & set(names) for cell in cells]
+    if not names:
+        return
+    paths = [f"{i}.wav" for i in range(len(cells))]
+    with (root / "names.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = ((p, "|".join(sorted(cell))) for p, cell in zip(paths, cells, strict=True))
+        csv.writer(file).writerows((("path", "labels"), *rows))
+    index = datasets.load("folder", root, csv="names.csv")
+    assert index.label_names == tuple(names)
+    for row, cell in zip(index.labels, cells, strict=True):
+        assert {name for name, value in zip(names, row, strict=True) if value == 1} == cell
+        assert set(row[row != 1].tolist()) <= ({-1} if cell else {0})
+    with (root / "columns.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = ((p, *row) for p, row in zip(paths, index.labels, strict=True))
+        csv.writer(file).writerows((("path", *names), *rows))
+    again = datasets.load("folder", root, csv="columns.csv", label_columns=names)
+    np.testing.assert_array_equal(again.labels, index.labels)
+    assert again.digest == index.digest
+
+
+# splits
+
+
+@given(
+    keys=st.lists(st.text(max_size=2), max_size=60),
+    seed=st.integers(0, 2**40),
+    weights=st.tuples(*[st.integers(0, 5)] * 3).filter(any),
+    data=st.data(),
+)
+def test_no_group_lies_in_two_splits(keys, seed, weights, data):
+    fractions = [w / sum(weights) for w in weights]
+    parts = grouped_split(keys, fractions, seed)
+    placed = dict(zip(keys, parts, strict=True))
+    assert all(placed[key] == part for key, part in zip(keys, parts, strict=True))
+    asked = {p for p, w in zip(("train", "valid", "test"), weights, strict=True) if w}
+    assert set(parts) <= asked
+    if len(placed) >= len(asked):
+        assert set(parts) == asked
+    order = data.draw(st.permutations(range(len(keys))))
+    shuffled = grouped_split([keys[i] for i in order], fractions, seed)
+    assert shuffled == [parts[i] for i in order]
+
+
+def test_single_clips_are_split_by_the_fractions():
+    keys = [f"clip {i}" for i in range(1000)]
+    parts = grouped_split(keys)
+    assert [parts.count(p) for p in ("train", "valid", "test")] == [800, 100, 100]
+    assert grouped_split(keys, seed=1) != parts
+    assert grouped_split(keys) == parts
+
+
+# ESC-50
+
+
+HEADER = "filename,fold,target,category,esc10,src_file,take\n"
+
+
+def esc(root, rows, files=None):
+    (root / "meta").mkdir(parents=True)
+    (root / "meta" / "esc50.csv").write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    for name in [row.split(",")[0] for row in rows] if files is None else files:
+        sound(root / "audio" / name)
+    return root
+
+
+def test_esc_release_with_wav_listed_and_ogg_there(tmp_path):
+    rows = [
+        "1-7-A-0.wav,1,0,dog,True,7,A",
+        "2-8-A-2.wav,2,2,pig,False,8,A",
+        "3-9-B-41.wav,3,41,chainsaw,True,9,B",
+    ]
+    root = esc(tmp_path / "esc", rows, ["1-7-A-0.ogg", "2-8-A-2.wav"])
+    fifty, ten = datasets.load("esc50", root), datasets.load("esc10", root)
+    assert fifty.n_labels == 50
+    assert fifty.labels.tolist() == [0, 2, 41]
+    assert list(fifty.clips["path"]) == [
+        "audio/1-7-A-0.ogg",
+        "audio/2-8-A-2.wav",
+        "audio/3-9-B-41.wav",
+    ]
+    assert fifty.clips["duration_s"].isna().tolist() == [False, False, True]
+    assert ten.label_names[-1] == "chainsaw"
+    assert ten.labels.tolist() == [0, 9]
+    assert list(ten.clips["clip_id"]) == ["1-7-A-0", "3-9-B-41"]
+    assert (fifty.licence, ten.licence) == ("CC BY-NC 3.0", "CC BY 3.0")
+    assert "Piczak" in fifty.citation
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.wav,1,0,wolf,True,7,A", "line 2: category 'wolf'; wanted one of 'dog'"),
+        ("a.wav,1,2,pig,True,8,A", "line 2: category 'pig'"),
+        ("a.wav,1,1,dog,True,8,A", "line 2: target '1'; wanted 0, the target of 'dog'"),
+        ("a.wav,6,0,dog,True,8,A", "line 2: fold '6'; wanted an integer from 1 to 5"),
+        ("a.wav,1,0,dog,yes,8,A", "line 2: esc10 'yes'; wanted one of 'True', 'False'"),
+        ("../a.wav,1,0,dog,True,8,A", r"line 2: filename '\.\./a\.wav'; wanted a path inside"),
+        ("a.wav,1,0,dog,True,8,A\na.wav,1,0,dog,True,8,A", "line 3: filename 'a.wav'"),
+    ],
+)
+def test_esc_csv_errors_name_line_and_value(tmp_path, row, message):
+    root = esc(tmp_path / "esc", [row], ["a.wav"])
+    with pytest.raises(DataError, match=message):
+        datasets.load("esc10", root)
+
+
+def test_esc_root_without_a_release(tmp_path):
+    with pytest.raises(DataError, match=r"wanted an ESC-50 release \(https://github\.com"):
+        datasets.load("esc50", tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"esc50\.csv: no such file"):
+        datasets.load("esc50", tmp_path)
+    esc(tmp_path / "esc", ["a.wav,1,0,dog,True,7,A"], [])
+    with pytest.raises(DataError, match=r"none of the 1 files of .*esc50\.csv"):
+        datasets.load("esc50", tmp_path / "esc")
+
+
+def test_real_esc10(shared):
+    root = shared / "data" / "esc10"
+    index = datasets.load("esc10", root)
+    assert len(index) == 400
+    assert index.label_names == tuple(CLASSES[target] for target in ESC10_TARGETS)
+    assert np.bincount(index.labels).tolist() == [40] * 10
+    assert 0.55 < np.sum(index.clips["duration_s"]) / 3600 < 0.57
+    for fold in range(1, 6):
+        split = index.split(fold)
+        assert [len(part) for part in (split.train, split.valid, split.test)] == [240, 80, 80]
+        groups = [set(index.clips["group"].iloc[rows]) for rows in (split.train, split.test)]
+        assert not groups[0] & groups[1]
+    assert datasets.load("esc50", root).n_labels == 50
+
+
+# load, and the command
+
+
+def test_unknown_names_and_options(tmp_path):
+    assert {"esc50", "esc10", "folder", "toy-studio", "toy-field"} <= set(datasets.names())
+    with pytest.raises(ConfigError, match="did you mean 'esc50'"):
+        datasets.load("esc-50", tmp_path)
+    with pytest.raises(ConfigError, match="unknown option 'csv'"):
+        datasets.load("esc50", tmp_path, csv="x")
+
+
+def run(*args):
+    return CliRunner().invoke(data_command, [str(arg) for arg in args])
+
+
+def test_list_names_every_dataset():
+    result = run("list")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.output.splitlines()] == datasets.names()
+
+
+def test_show_counts_and_names_unreadable_files(tree):
+    (tree / "empty.wav").touch()
+    write_csv(
+        tree / "l.csv",
+        "path,labels,split,fold,group\n4.mp3,x|y,train,1,g\na/1.wav,,,2,g\nb/2.flac,y,test,2,g\n"
+        "empty.wav,x,valid,3,\ngone.wav,x,valid,3,\n",
+    )
+    result = run("show", "folder", "--root", tree, "--csv", "l.csv", "--set", "name=mine")
+    assert result.exit_code == 0, result.output
+    for line in (
+        "dataset   mine (multi-label, 2 labels)",
+        "clips     5, 0.00 hours, 0.10 to 0.40 s",
+        "splits    train 1, valid 2, test 1, none 1",
+        "folds     1: 1, 2: 2, 3: 2",
+        "warning   1 groups lie in more than one split",
+        "  x  3 present, 1 absent, 1 unknown",
+        "  1 MP3, 8000 Hz, 1 channel(s)",
+        "unreadable 2 of 5",
+        "  empty.wav: empty file (0 bytes)",
+        "  gone.wav: missing file",
+    ):
+        assert line in result.output.splitlines()
+
+
+def test_show_single_label(tree):
+    write_csv(tree / "l.csv", "path,label\n4.mp3,a\na/1.wav,b\nb/2.flac,a\n")
+    result = run("show", "folder", "--root", tree, "--csv", tree / "l.csv")
+    assert "  a  2" in result.output.splitlines()
+    assert "unreadable 0 of 3" in result.output
+
+
+def test_make_makes_toys_only(tmp_path):
+    result = run("make", "esc50", "--root", tmp_path)
+    assert isinstance(result.exception, ConfigError)
+    assert "toy-field, toy-studio" in str(result.exception)
