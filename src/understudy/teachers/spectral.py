@@ -108,8 +108,9 @@ class SpectralFeatures(nn.Module):
     def _contrast(self, log_power: torch.Tensor) -> torch.Tensor:
         """Mean of a band's loudest bins less that of its softest, (batch, 1, frame)."""
         n = max(1, round(CONTRAST_SHARE * log_power.shape[1]))
-        ordered = log_power.sort(1).values
-        return (ordered[:, -n:].mean(1) - ordered[:, :n].mean(1)).unsqueeze(1)
+        loud = log_power.topk(n, 1, sorted=False).values
+        soft = log_power.topk(n, 1, largest=False, sorted=False).values
+        return (loud.mean(1) - soft.mean(1)).unsqueeze(1)
 
     def _shape(self, power: torch.Tensor, log_power: torch.Tensor) -> list[torch.Tensor]:
         """Centroid, bandwidth, roll-off and flatness, each (batch, 1, frame)."""
