@@ -1,32 +1,6 @@
-"""Cards of the built-in teachers: data only."""
+"""Cards of EfficientAT's AudioSet models, by width."""
 
 from understudy.teachers.card import TeacherCard
-
-SPECTRAL = TeacherCard(
-    name="spectral",
-    title="Log-mel, MFCC, chroma and spectral shape statistics",
-    version="1",
-    licence_code="MIT",
-    licence_weights="none (no weights)",
-    training_data=(),
-    sample_rate=16000,
-    dim=218,
-    window_s=1.0,
-    hop_s=1.0,
-    min_samples=2048,
-    parameters=0,
-    macs_per_s=0.0,
-    front_end=(
-        "16 kHz; frames of 2048 fully inside the window, hop 320, periodic Hann; amplitude over "
-        "half the window's sum; 64 HTK mel bands 0-8000 Hz; 20 MFCC; 12 chroma 130-4000 Hz; "
-        "6 contrast bands 100-8000 Hz; dB of power + 1e-10, as dB/50 + 1; mean and deviation"
-    ),
-    policy=(
-        "Clips shorter than a window are zero-padded at the end. Windows beyond 10 s: the fewest "
-        "10 s pieces that cover them, averaged. Silence gives a constant, finite vector."
-    ),
-    citation="understudy: hand-made features, no publication.",
-)
 
 _RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
 
@@ -81,17 +55,13 @@ def _efficientat(
     )
 
 
-CARDS = {
-    card.name: card
-    for card in (
-        SPECTRAL,
-        _efficientat("mn01", 96, 123_783, 18_146_304, 298),
-        _efficientat("mn02", 192, 324_695, 40_316_544, 378),
-        _efficientat("mn04", 384, 983_599, 110_643_072, 432, _MN04_SHA256, 4_066_513),
-        _efficientat("mn05", 480, 1_431_239, 159_964_672, 443),
-        _efficientat("mn10", 960, 4_876_831, 541_078_208, 471),
-        _efficientat("mn20", 1920, 17_909_287, 2_059_375_488, 478),
-        _efficientat("mn30", 2880, 39_086_367, 4_554_880_320, 482),
-        _efficientat("mn40", 3840, 68_427_303, 8_027_611_904, 484),
-    )
-}
+EFFICIENTAT = (
+    _efficientat("mn01", 96, 123_783, 18_146_304, 298),
+    _efficientat("mn02", 192, 324_695, 40_316_544, 378),
+    _efficientat("mn04", 384, 983_599, 110_643_072, 432, _MN04_SHA256, 4_066_513),
+    _efficientat("mn05", 480, 1_431_239, 159_964_672, 443),
+    _efficientat("mn10", 960, 4_876_831, 541_078_208, 471),
+    _efficientat("mn20", 1920, 17_909_287, 2_059_375_488, 478),
+    _efficientat("mn30", 2880, 39_086_367, 4_554_880_320, 482),
+    _efficientat("mn40", 3840, 68_427_303, 8_027_611_904, 484),
+)

@@ -1,0 +1,6 @@
+"""Cards of the built-in teachers: data only, a file for each family."""
+
+from understudy.teachers.cards.efficientat import EFFICIENTAT
+from understudy.teachers.cards.spectral import SPECTRAL
+
+CARDS = {card.name: card for card in (SPECTRAL, *EFFICIENTAT)}
