@@ -23,9 +23,7 @@ QUICK = {
 """Settings of a run of a few seconds."""
 
 
-def index(
-    n_clips: int = 18, name: str = "tiny", task: str = "multi-label", seed: int = 0
-) -> ClipIndex:
+def index(n_clips: int = 18, task: str = "multi-label", seed: int = 0) -> ClipIndex:
     """Clips of 2 to 6 s in five folds, two thirds of them also in split train."""
     rng = np.random.default_rng(seed)
     samples = rng.integers(2 * RATE_HZ, 6 * RATE_HZ, n_clips)
@@ -42,7 +40,7 @@ def index(
     )  # fmt: skip
     labels = np.where(classes[:, None] == np.arange(len(LABELS)), 1, -1)
     return ClipIndex(
-        name=name,
+        name="tiny",
         clips=clips,
         labels=labels if task == "multi-label" else classes,
         label_names=LABELS,
@@ -52,7 +50,7 @@ def index(
 
 def samples_of(clips: ClipIndex, row: int) -> np.ndarray:
     """int16 (sample,): a tone whose pitch tells the label, and noise."""
-    n_samples = round(clips.clips["duration_s"][row] * RATE_HZ)
+    n_samples = round(float(clips.clips["duration_s"].to_numpy()[row]) * RATE_HZ)
     labels = clips.labels[row]
     kind = int(np.argmax(labels)) if clips.labels.ndim == 2 else int(labels)
     rng = np.random.default_rng((1, row))

@@ -46,7 +46,7 @@ class OptimSettings:
 
     def __post_init__(self) -> None:
         at_least = {
-            "batch": 1,
+            "batch": 2,  # batch normalisation needs two
             "max_steps": 1,
             "plateau_patience": 0,
             "stop_patience": 1,

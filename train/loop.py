@@ -130,11 +130,13 @@ class Training:
         state, run = self.state, self.setup.settings.run
         plan = self.setup.stream.crops(state.epoch)[state.position :]
         plan = plan[: self.optim.max_steps - state.step]
-        sums = {name: torch.tensor(value).double() for name, value in state.sums.items()}
+        sums = {
+            name: torch.tensor(value, dtype=torch.float64) for name, value in state.sums.items()
+        }
         for batch in self.setup.stream.read(plan):
             losses = self.step(batch.to(self.setup.device))
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().double()
+                sums[name] = sums.get(name, 0.0) + value.double()
             state.step += 1
             state.position += 1
             self.steps_here += 1
@@ -155,7 +157,7 @@ class Training:
         for group in self.groups.values():
             torch.nn.utils.clip_grad_norm_(group, self.optim.clip_norm)
         self.optimiser.step()
-        return losses
+        return {name: value.detach() for name, value in losses.items()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (batch, label) and the objective's losses."""

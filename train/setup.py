@@ -64,7 +64,7 @@ def prepare(
     settings = settings.completed(
         {"name": student.name, **student.settings},
         crop_samples=settings.data.crop_samples or student.input_samples,
-        threads=torch.get_num_threads(),
+        threads=settings.threads or torch.get_num_threads(),
     )
     crop_samples = settings.data.crop_samples
     assert crop_samples is not None

@@ -101,11 +101,9 @@ def load_student(
     settings = dict(config["settings"]["student"])
     student = students.build(settings.pop("name"), len(config["label_names"]), **settings)
     try:
-        student.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: weights of another student than config.json's: {error}"
-        ) from None
+        student.load_published(tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{path} does not fit config.json: {error}") from None
     return student.eval(), config
 
 
