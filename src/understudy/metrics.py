@@ -116,8 +116,9 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -
 
     Returns:
         metric ("mAP" or "accuracy") and its value; per_class_metric and per_class {label: value};
-        left_out, the labels without a known positive; n_positive and n_negative {label: count};
-        n_clips; also {further metric: value}.
+        chance {label: value} of scores that know nothing (average precision: the share of
+        positives); left_out, the labels without a known positive; n_positive and n_negative
+        {label: count}; n_clips; also {further metric: value}.
     """
     score, label = validate(scores, labels)
     if len(label_names) != score.shape[1]:
@@ -127,6 +128,7 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -
         main = {"metric": "mAP", "value": _plain(mean), "per_class_metric": "average precision"}
         also = {"roc_auc": roc_auc(score, label)[1], "macro_f1": f1(score, label)[1]}
         known = label
+        chance = [np.mean(y[y != 0] == 1) if (y == 1).any() else np.nan for y in label.T]
     else:
         known = np.where(label[:, None] == np.arange(score.shape[1]), 1, -1)
         right = score.argmax(axis=1) == label
@@ -142,9 +144,11 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, label_names: Sequence[str]) -
             "per_class_metric": "recall",
         }
         also = {"macro_f1": f1(score, label)[1]}
+        chance = [1 / len(label_names)] * len(label_names)
     named = dict(zip(label_names, values, strict=True))
     return main | {
         "per_class": {name: _plain(value) for name, value in named.items()},
+        "chance": {n: _plain(c) for n, c in zip(label_names, chance, strict=True)},
         "left_out": [name for name, value in named.items() if np.isnan(value)],
         "n_positive": _counts(label_names, known == 1),
         "n_negative": _counts(label_names, known == -1),

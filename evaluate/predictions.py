@@ -1,0 +1,201 @@
+"""Scores of one run on the clips of an index, whichever way the run makes them."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from understudy import cache as caches
+from understudy import checkpoint, config, datasets, predict, schema, teachers
+from understudy.errors import (
+    AudioError,
+    CacheError,
+    ConfigError,
+    DataError,
+    UnderstudyError,
+    unknown,
+)
+from understudy.evaluate import teacher_lr
+from understudy.evaluate.runs import Run
+from understudy.index import ClipIndex
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset is found: a cache, the recordings, or both."""
+
+    cache: Path | None = None
+    root: Path | None = None
+
+    def index(self, dataset: str, **options: Any) -> ClipIndex:
+        """The cache's own index if there is one, else the dataset as it lies under the root.
+
+        Raises:
+            ConfigError: Neither is there.
+        """
+        saved = None if self.cache is None else self.cache / dataset / "index.parquet"
+        if saved is not None and saved.is_file():
+            return ClipIndex.load(saved, self.root or Path())
+        if self.root is None:
+            wanted = f"wanted a cache that holds {dataset} (--cache) or its files (--root)"
+            if self.cache is None:
+                raise ConfigError(f"no --cache was given; {wanted}")
+            held = [path.parent.name for path in self.cache.glob("*/index.parquet")]
+            raise ConfigError(f"{self.cache}: {unknown('dataset', dataset, held)}; {wanted}")
+        return datasets.load(dataset, self.root, **options)
+
+
+def place_of(run: Run, cache: Path | None, root: Path | None) -> Place:
+    """Where a run's own dataset is: what is given, else what training was given."""
+    paths = run.config.get("paths") or {}
+    return Place(
+        cache or (Path(paths["cache"]) if paths.get("cache") else None),
+        root or (Path(paths["root"]) if paths.get("root") else None),
+    )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of the clips that could be used.
+
+    Attributes:
+        rows: int64 (clip,) index rows.
+        scores: float32 (clip, label), probabilities.
+        left_out: Ids of clips that cannot be decoded or embedded.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    left_out: list[str]
+
+    def save(self, path: Path, index: ClipIndex, label_names: tuple[str, ...]) -> None:
+        """Writes clip_id, score, label and both sets of names as npz, for paired tests."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            allow_pickle=False,
+            clip_id=np.array(index.clips["clip_id"].iloc[self.rows].tolist(), np.str_),
+            score=self.scores,
+            score_names=np.array(label_names, np.str_),
+            label=index.labels[self.rows],
+            label_names=np.array(index.label_names, np.str_),
+        )
+        path.parent.mkdir(exist_ok=True)
+        checkpoint.write_bytes(path, buffer.getvalue())
+
+
+def predict_rows(
+    run: Run, index: ClipIndex, rows: np.ndarray, place: Place, device: str = "cpu"
+) -> Predictions:
+    """Predicts with the best checkpoint of a run.
+
+    A student reads audio, windows averaged; teacher_lr reads the teacher's cached embeddings, from
+    a store of the very identity it was trained on.
+
+    Raises:
+        UnderstudyError: Training has not ended, nothing to read from, an unfinished extraction, or
+            no usable clip.
+    """
+    if not run.ended:
+        raise UnderstudyError(
+            f"{run.path / 'log.jsonl'}: training has not ended; run the same `understudy train` "
+            "command again, it goes on where it stopped"
+        )
+    if run.student is None:
+        result = _by_teacher_lr(run, index, rows, place)
+    else:
+        result = _by_student(run, index, rows, place, device)
+    if not len(result.rows):
+        raise DataError(f"dataset {index.name}: none of {len(rows)} clips can be used")
+    return result
+
+
+def teacher_store(run: Run, dataset: str, cache: Path | None) -> Path:
+    """The store of `dataset` with the identity of the teacher that `run` was trained with."""
+    if cache is None:
+        raise ConfigError(f"{run.system} reads the teacher's embeddings: wanted --cache")
+    teacher = run.teacher or ""
+    identity = config.digest(run.config["stores"][teacher])
+    try:
+        return caches.find(cache, dataset, teacher, store=identity[:12])
+    except CacheError as error:
+        raise CacheError(
+            f"{run.path} was trained on embeddings of {teacher} with identity {identity[:12]}, "
+            f"and {dataset} lacks them: {error} "
+            "Extract it with the same weights and settings."
+        ) from None
+
+
+def teacher_facts(run: Run, place: Place) -> dict[str, Any] | None:
+    """What a report says of a run's teacher, from its store, else its card; None without one."""
+    if run.teacher is None:
+        return None
+    names = ("title", "licence_code", "licence_weights", "training_data", "citation")
+    identity = run.config.get("stores", {}).get(run.teacher, {})
+    facts: dict[str, Any] = {}
+    try:
+        store = teacher_store(run, run.dataset, place.cache)
+        facts = caches.CacheReader(store).attributes
+    except UnderstudyError:
+        if run.teacher in teachers.names():
+            facts = vars(teachers.card(run.teacher))
+    known = {name: facts[name] for name in names if name in facts}
+    known |= {"training_data": list(known["training_data"])} if "training_data" in known else {}
+    return {"name": run.teacher, "weights_sha256": identity.get("weights_sha256"), **known}
+
+
+def _by_teacher_lr(run: Run, index: ClipIndex, rows: np.ndarray, place: Place) -> Predictions:
+    reader = caches.CacheReader(teacher_store(run, index.name, place.cache))
+    model = teacher_lr.Model.load(run.path)
+    features, usable = teacher_lr.clip_means(reader, index, rows, model.silence_db)
+    names = index.clips["clip_id"].iloc[rows[~usable]].tolist()
+    return Predictions(rows[usable], model.predict(features[usable]), names)
+
+
+def _by_student(
+    run: Run, index: ClipIndex, rows: np.ndarray, place: Place, device: str
+) -> Predictions:
+    student, _ = checkpoint.load_student(run.path)
+    source = predict.audio_source(index, place.cache)
+    if isinstance(source, predict.CachedAudio):
+        missing = source.reader.status[rows] == schema.load().code("missing")
+        if missing.any():
+            raise CacheError(
+                f"{source.reader.path}: lacks {missing.sum()} of {len(rows)} clips; its extraction "
+                "has not finished: run the same `understudy extract` command again"
+            )
+    used, left_out = [], []
+
+    def clips() -> Iterator[np.ndarray]:
+        for row in tqdm(rows.tolist(), desc=f"scoring {run.name}", unit="clip", disable=None):
+            if source.n_samples[row] == 0:
+                left_out.append(index.clips["clip_id"].iloc[row])
+                continue
+            try:
+                samples = source.clip(row)
+            except AudioError as error:
+                if not Path(error.path).exists():  # a wrong --root, no defect of one file
+                    raise
+                left_out.append(index.clips["clip_id"].iloc[row])
+                continue
+            used.append(row)
+            yield samples
+
+    try:
+        student = student.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device}: cannot be used ({reason})") from None
+    scores = predict.predict_clips(student, clips(), run.config["task"])
+    return Predictions(np.array(used, np.int64), scores, left_out)
+
+
+def provenance(device: str) -> dict[str, str]:
+    """Versions and device behind a set of predictions."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {"torch": torch.__version__, "numpy": np.__version__, "device": name}

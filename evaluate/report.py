@@ -1,0 +1,257 @@
+"""One self-contained page about any number of runs, and the same numbers as JSON.
+
+Read top to bottom: runs -> summary (plain data) -> figures -> page. The files of the runs are all
+that is read; no checkpoint, cache or dataset is opened.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from understudy import checkpoint
+from understudy.errors import UnderstudyError
+from understudy.evaluate import curves, plots, summary
+from understudy.evaluate.runs import Run
+
+TEMPLATES = Path(__file__).with_name("templates")
+MANY_CLASSES = 24
+"""Above this many classes the per-class figure starts folded."""
+
+METRICS = {
+    "mAP": "mAP is the mean over labels of average precision: how well clips that carry a label "
+    "are ranked above those that do not. 1 is perfect; chance is the share of positives",
+    "accuracy": "Accuracy is the share of clips whose most probable class is the right one. "
+    "1 is perfect; chance is one over the number of classes",
+}
+
+
+def report(run_dirs: Sequence[str | Path], out: str | Path, title: str | None = None) -> Path:
+    """Writes OUT/index.html and OUT/report.json.
+
+    Args:
+        run_dirs: Run directories, each with evaluation/score.json; transfer.json and
+            complexity.json are shown where they are.
+        out: Folder, made if absent.
+        title: Heading of the page.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UnderstudyError: A run without a score, an unreadable file, or a folder that cannot be made.
+    """
+    runs = [Run.read(path) for path in run_dirs]
+    content = summary.summarise(runs)
+    page = render(content, curves.panels(runs), title)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnderstudyError(f"{out}: cannot be made ({error})") from None
+    checkpoint.write_json(out / "report.json", content)
+    checkpoint.write_bytes(out / "index.html", page.encode())
+    return out / "index.html"
+
+
+def render(
+    content: dict[str, Any], panels: Sequence[curves.Panel] = (), title: str | None = None
+) -> str:
+    """The page for `summary.summarise`'s content."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"short": _short, "si": _si, "pretty": _pretty}
+    scores = [_score(table, number) for number, table in enumerate(content["scores"])]
+    transfers = [_transfer(table, number) for number, table in enumerate(content["transfers"])]
+    drawn = [_panel(panel) for panel in panels]
+    sections = [(table["id"], table["heading"]) for table in (*scores, *transfers)]
+    sections += [("training", "Training")] if drawn else []
+    sections += [("complexity", "Complexity")] if content["complexity"] else []
+    values = {
+        run["run"]: run["value"]
+        for table in content["scores"]
+        for row in table["rows"]
+        for run in row["runs"]
+    }
+    datasets = ", ".join(table["dataset"] for table in content["scores"])
+    return environment.get_template("report.html.jinja").render(
+        title=title or f"Students and their teachers on {datasets}",
+        lead=_lead(content),
+        understudy=content["understudy"],
+        warnings=content["warnings"],
+        sections=[*sections, ("provenance", "Provenance")],
+        overview=_overview(scores, transfers),
+        scores=scores,
+        transfers=transfers,
+        curves=drawn,
+        training=[_coloured(run) | run["training"] for run in content["runs"] if run["training"]],
+        complexity=content["complexity"],
+        teachers=list(content["teachers"].values()),
+        runs=[_coloured(run) | {"value": values[run["run"]]} for run in content["runs"]],
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
+    )
+
+
+def _lead(content: dict[str, Any]) -> str:
+    runs = content["runs"]
+    counts = [f"{len(runs)} run{'s' * (len(runs) > 1)}"]
+    for noun in ("system", "student", "teacher"):
+        names = sorted({run[noun] for run in runs if run[noun]})
+        if names and noun == "system":
+            counts.append(f"{len(names)} system{'s' * (len(names) > 1)}")
+        elif names:
+            counts.append(f"{noun}{'s' * (len(names) > 1)} {', '.join(names)}")
+    return " · ".join(counts)
+
+
+def _overview(
+    scores: Sequence[dict[str, Any]], transfers: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Every test set side by side, a row per system; None where there is but one."""
+    tables = [*scores, *transfers]
+    if len(tables) < 2:
+        return None
+    cells: dict[tuple, list[dict[str, Any] | None]] = {}
+    first: dict[tuple, dict[str, Any]] = {}
+    for number, table in enumerate(tables):
+        for row in table["rows"]:
+            key = tuple(row[name] for name in ("student", "system", "teacher", "variant"))
+            first.setdefault(key, row)
+            cells.setdefault(key, [None] * len(tables))[number] = row
+    return {
+        "columns": [(table["short"], table["metric"]) for table in tables],
+        "rows": [first[key] | {"cells": cells[key]} for key in first],
+    }
+
+
+def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
+    clips = " or ".join(map(str, table["n_clips"]))
+    chance = _mean(table["chance"].values())
+    at_chance = "" if chance is None else f" ({chance:.3f} here)"
+    return _table(table) | {
+        "id": f"score-{number}",
+        "short": table["dataset"],
+        "heading": f"Scores on {table['dataset']}",
+        "explanation": f"{METRICS[table['metric']]}{at_chance}. Scored on the {table['split']} "
+        f"split of {table['dataset']} ({clips} clips), windows of a clip averaged. ± is one "
+        "standard deviation over runs; differences are between runs of equal fold and seed.",
+        "figure": plots.comparison(
+            [_bar(row) for row in _labelled(table["rows"])],
+            table["metric"],
+            _baseline(table["rows"]),
+        ),
+        "caption": "Bars: means over runs. Dots: single runs. Dark lines: one standard deviation "
+        "either side. Dashed: the baseline, a student trained on labels alone.",
+        "per_class_explanation": f"{table['per_class_metric'].capitalize()} of each label.",
+        "per_class_open": len(table["chance"]) <= MANY_CLASSES,
+    }
+
+
+def _transfer(table: dict[str, Any], number: int) -> dict[str, Any]:
+    chance = _mean(table["chance"].values())
+    at_chance = "" if chance is None else f"; chance is {chance:.3f}"
+    teachers = {row["teacher"] for row in table["rows"]}
+    return _table(table) | {
+        "id": f"transfer-{number}",
+        "short": f"{table['target']} ({table['map']})",
+        "heading": f"Transfer to {table['target']}, map {table['map']}",
+        "explanation": f"Trained on {table['source']}, scored on {table['n_clips'][0]} clips of "
+        f"{table['target']} without further training, through the label map “{table['map']}” "
+        f"({len(table['sources'])} labels{at_chance}). Only known labels count. A label at or "
+        "below its chance mark hints at a wrong map.",
+        "many_teachers": len(teachers - {None}) > 1,
+    }
+
+
+def _table(table: dict[str, Any]) -> dict[str, Any]:
+    """A comparison with what every table shows: colours, further metrics, per-class figure."""
+    labels = list(table["chance"])
+    chance = [table["chance"][label] for label in labels]
+    rows = _labelled(table["rows"])
+    series = [
+        plots.Series(row["colour"], [row["per_class"][label] for label in labels], row["opacity"])
+        for row in rows
+    ]
+    metric = table["per_class_metric"]
+    return table | {
+        "rows": rows,
+        "also_names": list(dict.fromkeys(name for row in rows for name in row["also"])),
+        "per_class_figure": plots.per_class(labels, series, metric, chance),
+        "per_class_caption": f"{metric.capitalize()} per label, mean over runs. Dark marks: chance "
+        "level.",
+    }
+
+
+def _panel(panel: curves.Panel) -> dict[str, Any]:
+    presets = dict.fromkeys(line.system for _, lines in panel.quantities for line in lines)
+    rows = [{"system": name, "preset": name, "variant": "", "teacher": None} for name in presets]
+    return {
+        "heading": panel.heading,
+        "rows": [_coloured(row) for row in rows],
+        "figure": plots.curves(panel.quantities, "epoch"),
+        "meanings": [(name, curves.MEANING[name]) for name, _ in panel.quantities],
+    }
+
+
+def _labelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a colour, fainter for each further row of the same preset, and a plot label."""
+    seen: Counter[str] = Counter()
+    several = {
+        name: len({row[name] for row in rows if row[name]}) > 1 for name in ("teacher", "student")
+    }
+    result = []
+    for row in rows:
+        opacity = (1.0, 0.6, 0.35)[min(seen[row["preset"]], 2)]
+        seen[row["preset"]] += 1
+        details = [row["variant"], *(row[name] for name, many in several.items() if many)]
+        label = "\n".join([row["system"], *([", ".join(filter(None, details))] * any(details))])
+        result.append(_coloured(row) | {"opacity": opacity, "label": label})
+    return result
+
+
+def _bar(row: dict[str, Any]) -> plots.Bar:
+    difference = row["difference"] or {"values": []}
+    values = [run["value"] for run in row["runs"] if run["value"] is not None]
+    return plots.Bar(row["label"], row["preset"], values, difference["values"], row["opacity"])
+
+
+def _baseline(rows: Sequence[dict[str, Any]]) -> float | None:
+    means = [row["mean"] for row in rows if row["preset"] == "baseline"]
+    return means[0] if len(means) == 1 else None
+
+
+def _coloured(row: dict[str, Any]) -> dict[str, Any]:
+    colour = row["preset"] if row["preset"] in plots.SERIES else "other"
+    return row | {"colour": colour, "opacity": 1.0}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _short(digest: str | None) -> str:
+    return digest[:10] if digest else "–"
+
+
+def _si(value: float | None) -> str:
+    """Three digits with k, M, G."""
+    if value is None:
+        return "–"
+    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,310 @@
+"""What a report says, as plain data: computed from the files of its runs, before any layout."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from understudy import __version__, config
+from understudy.errors import UnderstudyError
+from understudy.evaluate.curves import outcome
+from understudy.evaluate.overlap import overlaps
+from understudy.evaluate.plots import SERIES
+from understudy.evaluate.runs import Run
+
+FEW_RUNS = 10
+"""Below this many runs of a system a table carries a caveat."""
+
+Result = dict[str, Any]
+"""What `understudy.metrics.evaluate` returns, with provenance: the content of score.json."""
+
+
+def summarise(runs: Sequence[Run]) -> dict[str, Any]:
+    """Everything the report shows, JSON-able.
+
+    Raises:
+        UnderstudyError: No runs, one run given twice, or a run without a score.
+    """
+    if not runs:
+        raise UnderstudyError("a report wants at least one run directory")
+    twice = [str(path) for path, n in Counter(run.path.resolve() for run in runs).items() if n > 1]
+    if twice:
+        raise UnderstudyError(f"given twice: {', '.join(twice)}")
+    for run in runs:
+        run.score()
+    variants = _variants(runs)
+    by_dataset = _grouped(runs, lambda run: run.dataset)
+    scores = [
+        {"dataset": name, "split": group[0].score().get("split", "test")}
+        | comparison(group, variants, Run.score)
+        for name, group in by_dataset.items()
+    ]
+    transfers = list(_transfers(by_dataset, variants))
+    return {
+        "understudy": __version__,
+        "scores": scores,
+        "transfers": transfers,
+        "complexity": _complexity(runs),
+        "teachers": _teachers(runs),
+        "runs": [_describe(run, variants) for run in runs],
+        "warnings": _warnings(runs, transfers),
+    }
+
+
+def comparison(
+    runs: Sequence[Run], variants: dict[str, str], result: Callable[[Run], Result]
+) -> dict[str, Any]:
+    """One table: runs of one test set, a row per system with mean, spread and difference.
+
+    Args:
+        runs: Scored on the same dataset.
+        variants: Run name to the settings that tell it from others of its system.
+        result: Score of a run, as written by `understudy.metrics.evaluate`.
+    """
+    rows = []
+    for key, group in _grouped(runs, lambda run: _row_key(run, variants)).items():
+        values = [_number(result(run)["value"]) for run in group]
+        student, system, teacher, variant = key
+        rows.append(
+            {
+                "system": system,
+                "preset": group[0].preset,
+                "student": student,
+                "teacher": teacher,
+                "variant": variant,
+                "runs": [
+                    {"run": run.name, "fold": run.fold, "seed": run.seed, "value": value}
+                    for run, value in zip(group, values, strict=True)
+                ],
+                **_spread([value for value in values if value is not None]),
+                "difference": _difference(group, _baselines(runs, student), result),
+                "also": _means([result(run).get("also", {}) for run in group]),
+                "per_class": _means([result(run)["per_class"] for run in group]),
+            }
+        )
+    rows.sort(key=lambda row: (row["student"] or "", _order(row["preset"]), row["teacher"] or ""))
+    results = [result(run) for run in runs]
+    counts = sorted({len(row["runs"]) for row in rows})
+    return {
+        "metric": results[0]["metric"],
+        "per_class_metric": results[0]["per_class_metric"],
+        "rows": rows,
+        "chance": _means([one["chance"] for one in results]),
+        "left_out": sorted({label for one in results for label in one["left_out"]}),
+        "n_clips": sorted({one["n_clips"] for one in results}),
+        "caveat": _caveat(counts),
+    }
+
+
+def _transfers(
+    by_dataset: dict[str, list[Run]], variants: dict[str, str]
+) -> Iterable[dict[str, Any]]:
+    for source, runs in by_dataset.items():
+        pairs = {
+            (target, name): None
+            for run in runs
+            for target, entry in run.evaluations.get("transfer", {}).get("targets", {}).items()
+            for name in entry["maps"]
+        }
+        for target, name in pairs:
+
+            def result(run: Run, target: str = target, name: str = name) -> Result:
+                return run.evaluations["transfer"]["targets"][target]["maps"][name]
+
+            able = [run for run in runs if _serves(run, target, name)]
+            first = result(able[0])
+            yield {
+                "source": source,
+                "target": target,
+                "map": name,
+                "map_version": first["map_version"],
+                "aggregate": first["aggregate"],
+                "sources": first["sources"],
+                "n_positive": first["n_positive"],
+                "n_negative": first["n_negative"],
+                **comparison(able, variants, result),
+            }
+
+
+def _serves(run: Run, target: str, name: str) -> bool:
+    targets = run.evaluations.get("transfer", {}).get("targets", {})
+    return name in targets.get(target, {}).get("maps", {})
+
+
+def _row_key(run: Run, variants: dict[str, str]) -> tuple[str | None, str, str | None, str]:
+    return run.student, run.system, run.teacher, variants[run.digest]
+
+
+def _variants(runs: Sequence[Run]) -> dict[str, str]:
+    """Run digest -> the settings in which it differs from others of its student and system."""
+    result = {run.digest: "" for run in runs}
+    groups = _grouped(runs, lambda run: (run.dataset, run.student, run.system, run.teacher))
+    for group in groups.values():
+        flat = {run.digest: _flat(run.config.get("settings", {})) for run in group}
+        keys = {key for one in flat.values() for key in one if key.split(".")[-1] != "seed"}
+        differing = sorted(key for key in keys if len({str(f.get(key)) for f in flat.values()}) > 1)
+        for digest, settings in flat.items():
+            pairs = (f"{key.split('.')[-1]} {settings.get(key)}" for key in differing)
+            result[digest] = ", ".join(pairs)
+    return result
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        path: leaf
+        for key, item in value.items()
+        for path, leaf in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def _baselines(runs: Sequence[Run], student: str | None) -> list[Run]:
+    """Baseline runs to compare with: the same student's; any, for a system without a student."""
+    found = [run for run in runs if run.preset == "baseline"]
+    students = {run.student for run in found}
+    if student is None and len(students) == 1:
+        return found
+    return [run for run in found if run.student == student]
+
+
+def _difference(
+    group: Sequence[Run], baselines: Sequence[Run], result: Callable[[Run], Result]
+) -> dict[str, Any] | None:
+    """Differences to the baseline of the same fold and seed (of the same fold: without a seed)."""
+    if not baselines or group[0].preset == "baseline":
+        return None
+    differences = []
+    for run in group:
+        partners = [
+            _number(result(other)["value"])
+            for other in baselines
+            if other.fold == run.fold and (run.seed is None or other.seed == run.seed)
+        ]
+        known = [value for value in partners if value is not None]
+        value = _number(result(run)["value"])
+        if known and value is not None:
+            differences.append(value - statistics.fmean(known))
+    return {"n_pairs": len(differences), "values": differences} | _spread(differences)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "min": min(values, default=None),
+        "max": max(values, default=None),
+    }
+
+
+def _means(mappings: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """Mean of each key over the mappings that have a number for it."""
+    keys = {key: None for mapping in mappings for key in mapping}
+    values = {k: [x for m in mappings if (x := _number(m.get(k))) is not None] for k in keys}
+    return {key: statistics.fmean(known) if known else None for key, known in values.items()}
+
+
+def _caveat(counts: Sequence[int]) -> str | None:
+    if counts[0] >= FEW_RUNS:
+        return None
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    noun = "run" if counts[-1] == 1 else "runs"
+    return f"{many} {noun} per system: this decides no ordering of the systems."
+
+
+def _complexity(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One table for each machine and way of measuring; a model measured for several runs once."""
+    tables: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if "complexity" not in run.evaluations:
+            continue
+        entry = run.evaluations["complexity"]
+        how = {key: entry[key] for key in ("machine", "rounds", "batch_clips", "counting")}
+        table = tables.setdefault(config.digest(how), how | {"runs": [], "models": []})
+        table["runs"].append(run.name)
+        table["models"] += [model for model in entry["models"] if model not in table["models"]]
+    for table in tables.values():
+        table["models"].sort(key=lambda model: model["role"])  # students first
+    return list(tables.values())
+
+
+def _teachers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    return {teacher["name"]: teacher for run in runs if (teacher := run.score().get("teacher"))}
+
+
+def _describe(run: Run, variants: dict[str, str]) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        "system": run.system,
+        "preset": run.preset,
+        "student": run.student,
+        "teacher": run.teacher,
+        "variant": variants[run.digest],
+        "dataset": run.dataset,
+        "fold": run.fold,
+        "seed": run.seed,
+        "digest": run.digest,
+        "index_digest": run.config.get("index_digest"),
+        "split_digest": run.config.get("split_digest"),
+        "stores": {
+            name: config.digest(identity) for name, identity in run.config.get("stores", {}).items()
+        },
+        "training": outcome(run),
+        "provenance": {"training": run.config.get("provenance", {})}
+        | {name: entry.get("provenance", {}) for name, entry in run.evaluations.items()},
+        "settings": run.config.get("settings", {}),
+    }
+
+
+def _warnings(runs: Sequence[Run], transfers: Sequence[dict[str, Any]]) -> list[str]:
+    found = [line for group in _grouped(runs, lambda run: run.dataset).values()
+             for line in _incomparable(group)]  # fmt: skip
+    targets = sorted({(t["source"], t["target"]) for t in transfers})
+    for run in runs:
+        trained_on = _teachers([run]).get(run.teacher or "", {}).get("training_data", ())
+        for dataset in (run.dataset, *(t for source, t in targets if source == run.dataset)):
+            found += [
+                f"Teacher {run.teacher}: {sentence}. Its embeddings of {dataset} may be better "
+                "than those of recordings it has never met."
+                for sentence in overlaps(dataset, trained_on)
+            ]
+    for source, target in targets:
+        found += [f"Transfer: {sentence}." for sentence in overlaps(target, [source])]
+    return list(dict.fromkeys(found))
+
+
+def _incomparable(runs: Sequence[Run]) -> Iterable[str]:
+    """What forbids, or qualifies, comparing the runs of one dataset."""
+    dataset = runs[0].dataset
+    metrics = sorted({run.score()["metric"] for run in runs})
+    if len(metrics) > 1:
+        raise UnderstudyError(f"runs of {dataset} have different metrics: {', '.join(metrics)}")
+    if len({run.score()["index_digest"] for run in runs}) > 1:
+        yield f"Runs of {dataset} were scored on different clip lists: do not compare them."
+    for fold, same in _grouped(runs, lambda run: run.fold).items():
+        where = f" fold {fold}" if fold else ""
+        if len({run.score()["n_clips"] for run in same}) > 1:
+            yield f"Runs of {dataset}{where} were scored on different numbers of clips."
+    left_out = max(len(run.score().get("left_out_clips", ())) for run in runs)
+    if left_out:
+        yield f"{left_out} clips of {dataset} could not be used and are in no score."
+    for group in _grouped(runs, lambda run: run.digest).values():
+        if len(group) > 1:
+            names = ", ".join(run.name for run in group)
+            yield f"{names} are one and the same run; it counts {len(group)} times."
+
+
+def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
+    result: dict[Any, list[Run]] = {}
+    for run in runs:
+        result.setdefault(key(run), []).append(run)
+    return result
+
+
+def _order(system: str) -> tuple[int, str]:
+    return (SERIES.index(system) if system in SERIES else len(SERIES), system)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,0 +1,283 @@
+"""teacher_lr: logistic regression on a teacher's clip means, what its embedding alone can do.
+
+Valid frames of the timeline are averaged (silence is masked), standardised with the training clips'
+statistics; C is chosen on the validation clips, the model refitted on both. It leaves a run
+directory like any trained system's.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from understudy import __version__, checkpoint, config, metrics, schema
+from understudy import cache as caches
+from understudy.cache import CacheReader
+from understudy.errors import CacheError, ConfigError, DataError, WeightsError
+from understudy.index import ClipIndex
+
+SYSTEM = "teacher_lr"
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Values of C, the inverse of the regularisation's strength."""
+SILENCE_DB = -70.0
+MAX_ITERATIONS = 2000
+BLOCK_CLIPS = 256
+IDENTITY = ("settings", "dataset", "fold", "index_digest", "split_digest", "stores")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted regression: weight (label, channel), bias (label,), over standardised clip means."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    task: str
+    silence_db: float
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities float32 (clip, label) of clip means (clip, channel)."""
+        logits = (features - self.mean) / self.std @ self.weight.T + self.bias
+        if self.task == "multi-label":
+            return (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)
+        logits -= logits.max(axis=1, keepdims=True)
+        return (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def save(self, run_dir: Path, about: dict[str, Any]) -> None:
+        """RUN/best.safetensors and best.json."""
+        about = {**about, "task": self.task, "silence_db": self.silence_db}
+        arrays = {name: getattr(self, name) for name in ("mean", "std", "weight", "bias")}
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+        checkpoint.save(run_dir / "best.safetensors", tensors, about)
+        checkpoint.write_json(run_dir / "best.json", about)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "Model":
+        """What `save` wrote; WeightsError if it is damaged or of another run."""
+        tensors, about = checkpoint.load(run_dir / "best.safetensors")
+        if about.get("digest") != checkpoint.read_config(run_dir)["digest"]:
+            raise WeightsError(f"{run_dir / 'best.safetensors'}: of another run than config.json's")
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(**arrays, task=about["task"], silence_db=about["silence_db"])
+
+
+def train(
+    index: ClipIndex,
+    *,
+    teacher: str,
+    cache: str | Path,
+    run_dir: str | Path,
+    fold: int | None = None,
+    store: str | None = None,
+    silence_db: float = SILENCE_DB,
+    grid: tuple[float, ...] = GRID,
+) -> Path:
+    """Fits the regression and writes RUN/config.json, best.safetensors and best.json.
+
+    Args:
+        index: The clips; their files are not needed.
+        teacher: Whose embeddings, from the cache.
+        cache: Folder of the cache.
+        run_dir: Made if absent; another run's is refused.
+        fold: Test fold; None for the index's own split.
+        store: Which store, where the cache has several of the teacher.
+        silence_db: Frames below this level (dBFS) are left out of clip means.
+        grid: Values of C to choose from.
+
+    Returns:
+        run_dir.
+
+    Raises:
+        UnderstudyError: No store or an unfinished one, no usable clips, a taken run directory.
+    """
+    run_dir = Path(run_dir)
+    reader = CacheReader(caches.find(cache, index.name, teacher, store))
+    split = index.split(fold)
+    record = _record(index, reader, fold, silence_db, grid, Path(cache))
+    _claim(run_dir, record)
+    parts = []
+    for name in ("train", "valid"):
+        rows = getattr(split, name)
+        features, usable = clip_means(reader, index, rows, silence_db)
+        if not usable.any():
+            raise DataError(f"dataset {index.name}: no usable clip in its {name} split")
+        parts.append((features[usable], index.labels[rows[usable]]))
+    (x_train, y_train), (x_valid, y_valid) = parts
+    values = {}
+    for c in grid:
+        model, _ = fit(x_train, y_train, index, c, silence_db)
+        values[c] = _value(model.predict(x_valid), y_valid)
+    chosen = max(values, key=lambda c: (values[c], -c))  # of equals the most regularised
+    x, y = np.concatenate([x_train, x_valid]), np.concatenate([y_train, y_valid])
+    model, notes = fit(x, y, index, chosen, silence_db)
+    about = {
+        "digest": record["digest"],
+        "c": chosen,
+        "metric": "mAP" if index.task == "multi-label" else "accuracy",
+        "value": values[chosen],
+        "grid": [{"c": c, "value": value} for c, value in values.items()],
+        "n_clips": len(x),
+        **notes,
+    }
+    model.save(run_dir, about)
+    return run_dir
+
+
+def fit(
+    features: np.ndarray, labels: np.ndarray, index: ClipIndex, c: float, silence_db: float
+) -> tuple[Model, dict[str, Any]]:
+    """Standardises and fits.
+
+    Multi-label: one binary regression per label on its known entries; a label with one kind of
+    entry only gets a constant. Single-label: one multinomial regression; a class without clips is
+    never predicted.
+
+    Returns:
+        The model, and notes: constant labels, and how many fits stopped at MAX_ITERATIONS.
+    """
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    std = np.where(std > 1e-7 * np.abs(mean), std, 1.0)
+    x = (features - mean) / std
+    weight = np.zeros((index.n_labels, x.shape[1]))
+    bias = np.zeros(index.n_labels)
+    constant: list[str] = []
+    n_unconverged = 0
+    if labels.ndim == 1:
+        present = np.unique(labels)
+        bias[:] = -1e3  # never predicted, and softmax of it is 0
+        bias[present] = 0.0
+        if len(present) > 1:
+            regression, converged = _regression(x, labels, c)
+            n_unconverged += not converged
+            coefficients, intercept = regression.coef_, np.asarray(regression.intercept_)
+            if len(present) == 2:  # scikit-learn gives the second class's logit alone
+                coefficients = np.concatenate([-coefficients, coefficients]) / 2
+                intercept = np.concatenate([-intercept, intercept]) / 2
+            weight[present], bias[present] = coefficients, intercept
+        constant = [name for k, name in enumerate(index.label_names) if k not in set(present)]
+    else:
+        for k, column in enumerate(labels.T):
+            known = column != 0
+            positive = column[known] == 1
+            if positive.all() or not positive.any():  # also where nothing is known
+                share = (positive.sum() + 1) / (len(positive) + 2)
+                bias[k] = np.log(share / (1 - share))
+                constant.append(index.label_names[k])
+                continue
+            regression, converged = _regression(x[known], positive, c)
+            n_unconverged += not converged
+            weight[k], bias[k] = regression.coef_[0], np.ravel(regression.intercept_)[0]
+    model = Model(mean, std, weight, bias, index.task, silence_db)
+    return model, {"constant_labels": constant, "n_unconverged": n_unconverged}
+
+
+def clip_means(
+    reader: CacheReader, index: ClipIndex, rows: np.ndarray, silence_db: float = SILENCE_DB
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the valid frames of each clip.
+
+    A clip of nothing but silence is the mean of all its frames.
+
+    Args:
+        reader: The teacher's store of `index`.
+        rows: (clip,) index rows.
+        silence_db: Frames below this level, in dBFS, are not valid.
+
+    Returns:
+        float64 (clip, channel), 0 for clips without an embedding; bool (clip,) which have one.
+
+    Raises:
+        CacheError: Clips that have not been extracted yet.
+    """
+    code = schema.load().code
+    if reader.n_clips < len(index) or (reader.status[rows] == code("missing")).any():
+        raise CacheError(
+            f"{reader.path}: lacks clips of {index.name}; its extraction has not finished: "
+            "run the same `understudy extract` command again"
+        )
+    usable = reader.status[rows] == code("ok")
+    result = np.zeros((len(rows), reader.dim))
+    places = np.flatnonzero(usable)
+    for start in range(0, len(places), BLOCK_CLIPS):
+        block = places[start : start + BLOCK_CLIPS]
+        data, n_frames = reader.gather(rows[block])
+        inside = np.arange(data.shape[1]) < n_frames[:, None]
+        loud = inside & (reader.level_db(rows[block]) >= silence_db)
+        valid = np.where(loud.any(axis=1, keepdims=True), loud, inside)
+        frames = np.where(valid[..., None], data, 0).astype(np.float64)
+        result[block] = frames.sum(axis=1) / valid.sum(axis=1, keepdims=True)
+    return result, usable
+
+
+def _regression(x: np.ndarray, y: np.ndarray, c: float) -> tuple[LogisticRegression, bool]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        regression = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(x, y)
+    return regression, not caught
+
+
+def _value(scores: np.ndarray, labels: np.ndarray) -> float:
+    if labels.ndim == 1:
+        return metrics.accuracy(scores, labels)
+    value = metrics.average_precision(scores, labels)[1]
+    if np.isnan(value):
+        raise DataError("no validation clip has a known positive label: C cannot be chosen")
+    return value
+
+
+def _record(
+    index: ClipIndex,
+    reader: CacheReader,
+    fold: int | None,
+    silence_db: float,
+    grid: tuple[float, ...],
+    cache: Path,
+) -> dict[str, Any]:
+    if reader.kind != "embedding":
+        raise CacheError(f"{reader.path}: a store of {reader.kind}, wanted a teacher's embeddings")
+    record: dict[str, Any] = {
+        "system": SYSTEM,
+        "student": None,
+        "teacher": reader.name,
+        "dataset": index.name,
+        "fold": fold,
+        "seed": None,
+        "task": index.task,
+        "label_names": list(index.label_names),
+        "index_digest": index.digest,
+        "split_digest": index.split_digest,
+        "stores": {reader.name: cast(dict, config.to_mapping(reader.identity))},
+        "settings": {SYSTEM: {"silence_db": silence_db, "grid": list(grid)}},
+        "paths": {"cache": str(cache)},
+        "provenance": {
+            "understudy": __version__,
+            "scikit-learn": sklearn.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    return {"digest": config.digest({key: record[key] for key in IDENTITY}), **record}
+
+
+def _claim(run_dir: Path, record: dict[str, Any]) -> None:
+    path = run_dir / "config.json"
+    if path.exists():
+        found = checkpoint.read_config(run_dir)
+        if found["digest"] != record["digest"]:
+            differing = [key for key in IDENTITY if found.get(key) != record[key]]
+            raise ConfigError(
+                f"{run_dir} holds another run ({', '.join(differing) or 'altered by hand'} "
+                "differ); choose another --run-dir"
+            )
+    else:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{run_dir}: cannot be made ({error})") from None
+    checkpoint.write_json(path, record)
