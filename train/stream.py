@@ -8,7 +8,7 @@ processes costs more than reading them, and fresh buffers cost page faults.
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -141,7 +141,7 @@ class Stream:
         n_batches = -(-len(table) // self.batch_clips)
         return [(part[:, 1], part[:, 2]) for part in np.array_split(table, n_batches)]
 
-    def read(self, plan: Sequence[Crops]) -> Iterator[Batch]:
+    def read(self, plan: Sequence[Crops]) -> Generator[Batch, None, None]:
         """The batches of `plan`, in order; the next ones are read while one is used.
 
         Raises:

@@ -31,7 +31,7 @@ def cache_dir(tmp_path_factory, index):
     return tiny.make_cache(tmp_path_factory.mktemp("cache"), index)
 
 
-def run(index, cache_dir, run_dir, system="dc_linear", **changes):
+def run(index, cache_dir, run_dir, system: str | None = "dc_linear", **changes):
     settings = merged(tiny.QUICK, changes)
     return train(
         index, system=system, teacher="framewise", cache=cache_dir, run_dir=run_dir,

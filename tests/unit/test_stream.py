@@ -1,5 +1,6 @@
 import threading
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +19,20 @@ from understudy.train.stream import Stream, order
 class Ramp:
     """Audio whose sample i of clip c is 100 c + i // 100."""
 
-    identity = None
-
-    def __init__(self, n_samples, broken=None):
-        self.n_samples = np.asarray(n_samples)
+    def __init__(self, n_samples: np.ndarray, broken: int | None = None) -> None:
+        self.identity: dict[str, Any] | None = None
+        self.n_samples = n_samples
         self.broken = broken
+
+    def clip(self, row):
+        raise NotImplementedError
 
     def crops(self, rows, starts, out):
         if self.broken in rows:
             raise AudioError(f"clip {self.broken}", "gone")
         out[:] = 0
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
-            samples = 100 * row + np.arange(start, self.n_samples[row]) // 100
+            samples = 100 * row + np.arange(start, int(self.n_samples[row])) // 100
             out[i, : len(samples)] = samples[: out.shape[1]]
 
 
