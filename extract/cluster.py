@@ -5,21 +5,24 @@ an address means whatever cluster listens there, with the same paths for data an
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from understudy.errors import CacheError, ConfigError
-from understudy.extract.plan import Job, Shard
+from understudy.extract.plan import Job, Shard, threads
 from understudy.extract.progress import Progress
 from understudy.extract.worker import Stopped, process
 
 if TYPE_CHECKING:
     from distributed import Client
 
-BEAT_S = 0.5  # between two signs of life of a task
+LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
+CONNECT_S = 10.0  # patience with a scheduler that does not answer
+BEAT_S = 0.2  # between two signs of life of a task
 STOP_S = 60.0  # patience with tasks that were asked to stop
 
 
@@ -34,19 +37,26 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=10)
+            client = Client(scheduler, timeout=CONNECT_S)
         except (OSError, ValueError) as error:
             raise ConfigError(f"no dask scheduler answers at '{scheduler}' ({error})") from None
         with client:
             yield client
         return
+    process_options: dict[str, Any] = {}
+    if workers > 1:
+        process_options["env"] = {"OMP_NUM_THREADS": str(threads(workers))}
     cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         processes=workers > 1,
-        dashboard_address=None,  # type: ignore[arg-type]
+        # None would make the scheduler insist on port 8787, which another run may hold.
+        dashboard_address=LOCAL_PORT,
+        worker_dashboard_address=LOCAL_PORT,
+        scheduler_kwargs={"dashboard": False},
         memory_limit=0,
         silence_logs=logging.CRITICAL,
+        **process_options,
     )
     with cluster, Client(cluster) as client:
         yield client
@@ -68,7 +78,7 @@ def drive(
 
     topic = f"understudy-{job.run_id}"
     stop = Event(topic, client=client)
-    client.subscribe_topic(topic, lambda event: on_progress(Progress(**event[1])))
+    client.subscribe_topic(topic, lambda event: on_progress(Progress(**event[1]["done"])))
     total = Progress()
     futures = [
         client.submit(_task, job, task, topic, key=f"{topic}-{task[0].number}", pure=False)
@@ -97,11 +107,11 @@ def _task(job: Job, shards: tuple[Shard, ...], topic: str) -> Progress:
     from distributed import Event, get_worker
 
     worker, stop = get_worker(), Event(topic)
-    unsent, sent_at = Progress(), time.monotonic()
+    unsent, sent_at = Progress(), -math.inf
 
     def send() -> None:
         nonlocal unsent, sent_at
-        worker.log_event(topic, asdict(unsent))
+        worker.log_event(topic, {"done": asdict(unsent)})
         unsent, sent_at = Progress(), time.monotonic()
 
     def beat(step: Progress) -> bool:

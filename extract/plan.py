@@ -5,6 +5,7 @@ the order of clips. Nothing in this file reads audio, weights
 or stores.
 """
 
+import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,11 @@ def tasks(pending: Sequence[Shard], workers: int) -> list[tuple[Shard, ...]]:
     short enough that every worker gets several."""
     size = max(1, min(TASK_SHARDS, -(-len(pending) // (4 * max(workers, 1)))))
     return [tuple(pending[i : i + size]) for i in range(0, len(pending), size)]
+
+
+def threads(workers: int) -> int:
+    """Cores that each of several workers on this machine may count on."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def file_bytes(path: str) -> int:

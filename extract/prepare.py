@@ -1,6 +1,5 @@
 """Planning: teachers are built, tracks described, pending shards found. Nothing is written."""
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ from understudy.index import ClipIndex
 if TYPE_CHECKING:
     from understudy.teachers.base import Teacher
 
+MAX_DECODE_THREADS = 8
 AUDIO = "audio"
 AUDIO_RATE_HZ = 16_000
 AUDIO_RESAMPLER = "soxr_hq"
@@ -143,7 +143,7 @@ def prepare(
         ),
         device=str(next((t.device for t in teachers.values()), "cpu")),
         batch_windows=batch_windows,
-        decode_threads=max(1, min(8, (os.cpu_count() or 1) // workers)),
+        decode_threads=min(MAX_DECODE_THREADS, plan.threads(workers)),
     )
     return Extraction(index=index, job=job, clips=_clips(index), teachers=by_name)
 

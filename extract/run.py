@@ -127,7 +127,7 @@ def run(
         wall_s = time.monotonic() - began
         for item in planned.job.tracks:
             item.writer.finalise(
-                _provenance(planned, done, wall_s), index_sha256=planned.index.digest
+                _provenance(planned, workers, done, wall_s), index_sha256=planned.index.digest
             )
     return _report(planned, records, done, wall_s)
 
@@ -192,7 +192,7 @@ def _records(dataset_dir: Path) -> dict[str, list[dict[str, Any]]]:
     return result
 
 
-def _provenance(planned: Extraction, done: Progress, wall_s: float) -> dict[str, Any]:
+def _provenance(planned: Extraction, workers: int, done: Progress, wall_s: float) -> dict[str, Any]:
     packages = ("understudy", "numpy", "torch", "zarr", "distributed")
     return {
         "run_id": planned.job.run_id,
@@ -204,6 +204,7 @@ def _provenance(planned: Extraction, done: Progress, wall_s: float) -> dict[str,
         },
         "device": planned.job.device,
         "batch_windows": planned.job.batch_windows,
+        "workers": workers,
         "wall_s": round(wall_s, 3),
         **{f"run_{name}": value for name, value in done.rounded().items()},
     }

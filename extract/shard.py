@@ -166,9 +166,10 @@ class ShardTrack:
         assert self.teacher is not None
         embedding, back_offs = forward(self.teacher, windows)
         self.back_offs += back_offs
+        limit = float(np.finfo(self.data.dtype).max)
         for (row, frame, _), vector in zip(waiting, embedding, strict=True):
             largest = float(np.abs(vector).max())
-            if largest <= np.finfo(self.data.dtype).max:
+            if largest <= limit:
                 self.data[row, frame] = vector
             else:
                 self.failures.setdefault(row, self._out_of_range(largest))

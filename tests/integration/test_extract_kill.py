@@ -1,0 +1,127 @@
+"""Killed and interrupted extractions: the same command continues, to the same bytes."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from understudy import audio, cache, datasets
+from understudy.extract import extract
+from understudy.extract.cli import command
+
+N_CLIPS = 32
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of 6 to 8 s, one of them unreadable."""
+    root = tmp_path_factory.mktemp("field")
+    rng = np.random.default_rng(0)
+    for i in range(N_CLIPS - 1):
+        n_samples = 16000 * 6 + 800 * i
+        audio.write(root / f"{i:02}.wav", rng.normal(0, 0.1, n_samples).astype(np.float32), 16000)
+    (root / "99.wav").write_bytes(b"no sound here")
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache_dir = tmp_path_factory.mktemp("undisturbed")
+    extract(datasets.load("folder", root), ["spectral"], cache_dir, audio=True)
+    return dataset_dir(cache_dir, root)
+
+
+def dataset_dir(cache_dir: Path, root: Path) -> Path:
+    return cache_dir / datasets.load("folder", root).name
+
+
+def arguments(root: Path, cache_dir: Path) -> list[str]:
+    given = ["folder", "--root", str(root), "--teacher", "spectral", "--audio"]
+    return [*given, "--cache", str(cache_dir)]
+
+
+def start(root: Path, cache_dir: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "understudy", "extract", *arguments(root, cache_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(process: subprocess.Popen[str], true: Callable[[], bool]) -> bool:
+    """Waits until `true()`; False where the process ended first."""
+    give_up = time.monotonic() + DEADLINE_S
+    while process.poll() is None:
+        if true():
+            return True
+        assert time.monotonic() < give_up, "the extraction does not get on"
+        time.sleep(0.002)
+    return False
+
+
+def n_files(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.glob("*.zarr/*/c/**/*"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Array files and the ledger, by path."""
+    files = [*folder.glob("*.zarr/*/c/**/*"), folder / "ledger.csv"]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.is_file()}
+
+
+def records(folder: Path) -> dict[str, int]:
+    """Modification time of every commit record, by path."""
+    return {str(p): p.stat().st_mtime_ns for p in folder.glob("*.zarr/clip_key/commit/*.json")}
+
+
+def test_killed_three_times(root: Path, undisturbed: Path, tmp_path: Path):
+    folder = dataset_dir(tmp_path, root)
+    whole = n_files(undisturbed)
+    rng = random.Random(time.time_ns())
+    kept: dict[str, int] = {}
+    for attempt in range(3):
+        goal = rng.randrange(whole * attempt // 4 + 1, whole * (attempt + 1) // 4)
+        process = start(root, tmp_path)
+        reached = until(process, lambda goal=goal: n_files(folder) >= goal)
+        time.sleep(rng.uniform(0, 0.02))
+        process.kill()
+        output = process.communicate()
+        assert reached, output
+        now = records(folder)
+        assert kept.items() <= now.items(), "a committed shard was written again"
+        kept = now
+    result = CliRunner().invoke(command, arguments(root, tmp_path))
+    assert result.exit_code == 0, result.output
+    assert f"{N_CLIPS} clips: {N_CLIPS - 1} ok, 1 failed" in result.output
+    assert kept.items() <= records(folder).items()
+    assert contents(folder) == contents(undisturbed)
+    left = [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".part")]
+    assert left == []
+    for store in cache.stores(folder):
+        assert cache.verify(store) == []
+
+
+def test_ctrl_c_stops_cleanly(root: Path, undisturbed: Path, tmp_path: Path):
+    folder = dataset_dir(tmp_path, root)
+    process = start(root, tmp_path)
+    assert until(process, lambda: len(records(folder)) >= 1), process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130, errors
+    assert "the same command continues" in errors
+    assert "Traceback" not in errors
+    assert "Error" not in errors
+    done = records(folder)
+    assert 1 <= len(done) < 2 * N_CLIPS
+    extract(datasets.load("folder", root), ["spectral"], tmp_path, audio=True)
+    assert done.items() <= records(folder).items()
+    assert contents(folder) == contents(undisturbed)
