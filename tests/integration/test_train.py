@@ -75,6 +75,14 @@ def test_every_system_trains(tmp_path, index, cache_dir, system, teacher):
     assert (tmp_path / "best.safetensors").exists()
 
 
+def test_hcnn_trains_on_its_own_crops(tmp_path, index, cache_dir):
+    student = {"name": "hcnn", "n_channels": 4}
+    run(index, cache_dir, tmp_path, student=student, optim={"max_steps": 2})
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["settings"]["data"]["crop_samples"] == 80_000
+    assert checkpoint.load_student(tmp_path)[0].name == "hcnn"
+
+
 def test_a_finished_run_is_described_and_left_alone(finished, index, cache_dir):
     config = json.loads((finished / "config.json").read_text())
     assert config["system"] == "dc_linear"
