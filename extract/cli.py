@@ -118,10 +118,10 @@ def command(
     Every recording is decoded once for all teachers and for --audio. The cache is a folder of
     standard Zarr v3 stores; `understudy cache show` describes one.
     """
-    from understudy import datasets
-    from understudy.extract import prepare, run
-
     try:
+        from understudy import datasets
+        from understudy.extract import prepare, run
+
         built = prepare.build(teachers, _paths(weights), _settings(settings), device)
         planned = prepare.prepare(
             datasets.load(dataset, root, **config.overrides(options)),

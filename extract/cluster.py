@@ -6,9 +6,11 @@ an address means whatever cluster listens there, with the same paths for data an
 
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
 CONNECT_S = 10.0  # patience with a scheduler that does not answer
 BEAT_S = 0.2  # between two signs of life of a task
-STOP_S = 60.0  # patience with tasks that were asked to stop
+STOP_S = 30.0  # patience with tasks that were asked to stop
 
 
 @contextmanager
@@ -46,20 +48,34 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
     process_options: dict[str, Any] = {}
     if workers > 1:
         process_options["env"] = {"OMP_NUM_THREADS": str(threads(workers))}
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=workers > 1,
-        # None would make the scheduler insist on port 8787, which another run may hold.
-        dashboard_address=LOCAL_PORT,
-        worker_dashboard_address=LOCAL_PORT,
-        scheduler_kwargs={"dashboard": False},
-        memory_limit=0,
-        silence_logs=logging.CRITICAL,
-        **process_options,
-    )
+    with deaf_children():
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=workers > 1,
+            # None would make the scheduler insist on port 8787, which another run may hold.
+            dashboard_address=LOCAL_PORT,
+            worker_dashboard_address=LOCAL_PORT,
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+            **process_options,
+        )
     with cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all: they are told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def drive(
@@ -98,7 +114,8 @@ def drive(
         running = [future for future in futures if not future.done()]
         if running:
             stop.set()
-            wait(running, timeout=STOP_S)
+            with suppress(TimeoutError):
+                wait(running, timeout=STOP_S)
         client.unsubscribe_topic(topic)
     return total
 
