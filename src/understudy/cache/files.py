@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,48 @@ from understudy.errors import CacheError
 PARTIAL = ".partial"
 
 
-def write_atomic(path: Path, data: bytes | bytearray) -> None:
-    """Writes `data` beside `path`, flushes it to the disk and renames it into place.
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes one file, see `write_all`."""
+    write_all({path: [data]})
+
+
+def write_all(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
+    """Writes files that each appear whole or not at all, in the order given.
+
+    All are written beside their places and flushed to the disk, then renamed one after the other;
+    the renames have reached the disk when this returns.
+
+    Args:
+        contents: Path to the pieces of its bytes.
 
     Raises:
-        CacheError: The system refuses (disk full, no permission); nothing is left behind.
+        CacheError: The system refuses (disk full, no permission).
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    moves: dict[Path, Path] = {}
+    changed: dict[Path, None] = {}
+    current = None
     try:
-        make_folder(path.parent)
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
+        with contextlib.ExitStack() as stack:
+            handles = []
+            for current, pieces in contents.items():
+                changed |= dict.fromkeys([*make_folder(current.parent), current.parent])
+                moves[current] = current.with_name(f".{current.name}.{uuid.uuid4().hex}{PARTIAL}")
+                file = stack.enter_context(moves[current].open("xb"))
+                for piece in pieces:
+                    file.write(piece)
                 file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
+                handles.append(file.fileno())
+            _sync(handles)
+        for current, partial in moves.items():
+            partial.replace(current)
+        sync_folders(changed)
+    except BaseException as error:
+        for partial in moves.values():
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise CacheError(f"cannot write {path}: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise CacheError(f"cannot write {current}: {error.strerror or error}") from error
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -56,30 +77,42 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def remove(path: Path) -> None:
-    """Removes a file, if there is one, and makes that last."""
+def remove(*paths: Path) -> None:
+    """Removes files, where there are any, and makes that last."""
+    folders = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            folders[path.parent] = None
+    sync_folders(folders)
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Makes a folder and its parents; returns those that gained an entry, yet to be synced."""
+    if folder.is_dir():
+        return []
+    changed = make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    return [*changed, folder.parent]
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Flushes folders' entries, so that renames in them survive a power cut."""
+    handles = [os.open(folder, os.O_RDONLY) for folder in folders]
     try:
-        path.unlink()
-    except FileNotFoundError:
-        return
-    sync_folder(path.parent)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents, each recorded in its parent on the disk."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries, so that a rename in it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
+        _sync(handles)
     finally:
-        os.close(handle)
+        for handle in handles:
+            os.close(handle)
+
+
+def _sync(handles: list[int]) -> None:
+    # Side by side, the file system flushes them together: half the time of one after the other.
+    if len(handles) == 1:
+        os.fsync(handles[0])
+    elif handles:
+        with ThreadPoolExecutor(len(handles)) as pool:
+            list(pool.map(os.fsync, handles))
 
 
 def partials(root: Path) -> list[Path]:

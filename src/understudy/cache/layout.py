@@ -5,7 +5,7 @@ uint64 (offset, length) per slot, (2^64 - 1, 2^64 - 1) for an absent one, and th
 Any other file holds one chunk and its crc32c. So every file ends with a checksum: its *tail*.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from understudy.errors import CacheError
 
 CRC_BYTES = 4
 ABSENT = 2**64 - 1
+PIECE_BYTES = 8 << 20
+
+Buffer = bytes | memoryview
 
 
 def crc32c(data: Any) -> int:
@@ -24,30 +27,38 @@ def crc32c(data: Any) -> int:
     return google_crc32c.value(np.frombuffer(data, np.uint8))  # type: ignore[arg-type]
 
 
-def encode_shard(rows: np.ndarray, slots: int) -> tuple[bytearray, np.ndarray]:
-    """Encodes the clips of one shard, each an inner chunk of its own, in row order.
+def row_crcs(rows: np.ndarray) -> np.ndarray:
+    """uint32 (clip,) crc32c of each row's values."""
+    return np.array([crc32c(row.reshape(-1).view(np.uint8)) for row in rows], dtype="<u4")
 
-    Args:
-        rows: (clip, ...) little-endian values, at most `slots` of them.
-        slots: Clips of a full shard; those that `rows` lacks are marked absent.
 
-    Returns:
-        The file's bytes, and uint32 (clip,) crc32c of each row.
-    """
-    n_rows = len(rows)
-    values = np.ascontiguousarray(rows).reshape(n_rows, -1).view(np.uint8)
-    chunk_bytes = values.shape[1] + CRC_BYTES
-    file = bytearray(n_rows * chunk_bytes + footer_bytes(slots))
-    chunks = np.frombuffer(file, np.uint8, n_rows * chunk_bytes).reshape(n_rows, chunk_bytes)
-    chunks[:, :-CRC_BYTES] = values
-    crcs = np.array([crc32c(row) for row in values], dtype="<u4")
-    chunks[:, -CRC_BYTES:] = crcs[:, None].view(np.uint8)
-
+def shard_index(n_rows: int, row_bytes: int, slots: int) -> bytes:
+    """Index of a shard whose first `n_rows` slots are full, in row order."""
+    chunk_bytes = row_bytes + CRC_BYTES
     index = np.full((slots, 2), ABSENT, dtype="<u8")
     index[:n_rows, 0] = np.arange(n_rows) * chunk_bytes
     index[:n_rows, 1] = chunk_bytes
-    file[n_rows * chunk_bytes :] = with_crc(index.tobytes())
-    return file, crcs
+    return with_crc(index.tobytes())
+
+
+def shard_parts(rows: np.ndarray, crcs: np.ndarray, index: bytes) -> Iterator[Buffer]:
+    """Bytes of a shard, in pieces: large ones keep the page cache quick to read.
+
+    Args:
+        rows: C-contiguous (clip, ...) little-endian values, each row an inner chunk of its own.
+        crcs: Of the rows, from `row_crcs`.
+        index: From `shard_index`.
+    """
+    values = rows.reshape(len(rows), -1).view(np.uint8)
+    chunk_bytes = values.shape[1] + CRC_BYTES
+    step = max(1, PIECE_BYTES // chunk_bytes)
+    piece = np.empty((min(step, len(rows)), chunk_bytes), np.uint8)
+    for first in range(0, len(rows), step):
+        filled = piece[: len(rows) - first]
+        filled[:, :-CRC_BYTES] = values[first : first + step]
+        filled[:, -CRC_BYTES:] = crcs[first : first + step, None].view(np.uint8)
+        yield filled.data
+    yield index
 
 
 def encode_chunk(rows: np.ndarray, shape: tuple[int, ...], fill: float) -> bytes:

@@ -4,8 +4,6 @@ A shard's index is parsed once; clips are then copied from a memory map into the
 zarr-python reads the same numbers, some hundred times slower for random rows.
 """
 
-import mmap
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from understudy import schema
-from understudy.cache import layout
+from understudy.cache.shards import Shards
 from understudy.cache.store import Store
 from understudy.errors import CacheError
 
@@ -41,8 +39,12 @@ class CacheReader:
         self._reset()
 
     def _reset(self) -> None:
-        self._maps: dict[int, tuple[mmap.mmap, memoryview]] = {}
-        self._offset: np.ndarray | None = None
+        data = self.store.kind.data
+        self._dtype = self.store.dtype(data)
+        self._row_shape = tuple(self.store.arrays[data]["shape"][1:])
+        # Rows that are ok and whose shard is open; those among them that have been checked.
+        self._located = np.zeros(self.n_clips, bool)
+        self._checked = np.zeros(self.n_clips, bool)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.store, "path": self.path}
@@ -98,7 +100,7 @@ class CacheReader:
     @property
     def dtype(self) -> np.dtype:
         """Stored dtype of the data."""
-        return self.store.dtype(self.store.kind.data)
+        return self._dtype
 
     @cached_property
     def status(self) -> np.ndarray:
@@ -109,6 +111,16 @@ class CacheReader:
     def n_frames(self) -> np.ndarray:
         """uint32 (clip,), valid frames (audio: samples)."""
         return self.store.read("n_frames")
+
+    @cached_property
+    def _valid(self) -> np.ndarray:
+        """int64 (clip,) frames of rows that are ok, 0 of others."""
+        ok = self.status == schema.load().code("ok")
+        return np.where(ok, self.n_frames, 0).astype(np.int64)
+
+    @cached_property
+    def _shards(self) -> Shards:
+        return Shards(self.store)
 
     @cached_property
     def _levels(self) -> np.ndarray:
@@ -148,168 +160,118 @@ class CacheReader:
             raise CacheError(f"missing is {missing!r}; wanted 'raise' or 'nan'")
         index = self._checked_rows(rows)
         start, count = self._checked_frames(frames, len(index))
-        row_shape = (count, *self.store.arrays[self.store.kind.data]["shape"][2:])
-        if out is None:
-            out = np.empty((len(index), *row_shape), self.dtype)
-        elif out.shape != (len(index), *row_shape) or out.dtype != self.dtype:
-            raise CacheError(
-                f"out is {out.dtype} {out.shape}, wanted {self.dtype} {(len(index), *row_shape)}"
-            )
-        elif not out.flags.c_contiguous:
-            raise CacheError("out is not C-contiguous")
-        n_frames = self.n_frames[index].astype(np.int64)
-        take = np.arange(len(index))
+        out = self._checked_out(out, len(index), count)
+        n_frames = self._valid[index]
+        take = None
+        checked = start is None or self.store.kind.check_parts
+        ready = self._checked if checked else self._located
+        if not ready[index].all():
+            take = self._resolve(index, out, missing, checked)
+            ready[index[take]] = True
+        if start is not None:
+            n_frames = np.minimum(np.maximum(n_frames - start, 0), count)
+        if take is None or len(take):
+            self._copy(index, out, start, take)
+        return out, n_frames
+
+    def _resolve(self, index: np.ndarray, out: np.ndarray, missing: str, check: bool) -> np.ndarray:
+        """Fills what has no data, checks what has; returns the positions left to copy."""
+        fill = self.store.data.fill_value
         ok = self.status[index] == schema.load().code("ok")
         if not ok.all():
             if missing == "raise":
                 raise CacheError(self._not_ok(index[~ok]))
-            out[~ok] = self.store.data.fill_value
-            n_frames[~ok] = 0
-            take = take[ok]
-        if frames is not None:
-            n_frames = np.clip(n_frames - start, 0, count)
-        if len(take):
-            copy = self._copy if self.store.kind.data in self.store.plain else self._copy_by_zarr
-            copy(index[take], take, out, start[take], count)
-        return out, n_frames
+            out[~ok] = fill
+        take = np.flatnonzero(ok)
+        if self._foreign is not None:
+            return take
+        present = self._shards.present(index[take])
+        if not present.all():
+            if np.isnan(fill):
+                clip = self._clip(int(index[take[~present]][0]))
+                raise CacheError(f"{self.path}: {clip} is ok but has no data")
+            out[take[~present]] = fill
+            take = take[present]
+        if check:
+            self._shards.check(index[take])
+        return take
 
     def _copy(
-        self, rows: np.ndarray, to: np.ndarray, out: np.ndarray, start: np.ndarray, count: int
+        self, index: np.ndarray, out: np.ndarray, start: np.ndarray | None, take: np.ndarray | None
     ) -> None:
-        """Copies frames [start, start + count) of `rows` to positions `to` of `out`."""
-        offset, shard = self._locate(rows)
-        if (absent := offset < 0).any():
-            self._fill_absent(rows[absent], to[absent], out)
-            rows, to, offset, shard, start = (
-                part[~absent] for part in (rows, to, offset, shard, start)
-            )
-        order = np.lexsort((offset, shard))
-        frame_bytes = out.itemsize * (out.shape[2] if out.ndim == 3 else 1)
-        whole = count == self.max_frames
-        if whole or self.store.kind.check_parts:
-            self._check_first_touch(rows[order], shard[order], offset[order])
-        row_bytes = count * frame_bytes
+        """Copies the rows at positions `take` (None: all) of the batch into `out`."""
+        to = np.arange(len(index)) if take is None else take
+        rows = index if take is None else index[take]
+        if self._foreign is not None:
+            return self._copy_foreign(rows, to, out, start)
+        row_bytes = out.nbytes // len(out)
         target = out.reshape(-1).view(np.uint8).data
-        begin = offset + start * frame_bytes
-        length = np.clip(self.max_frames - start, 0, count) * frame_bytes
-        maps = self._maps
-        for k, at, into, size in zip(
-            shard[order].tolist(),
-            begin[order].tolist(),
-            (to[order] * row_bytes).tolist(),
-            length[order].tolist(),
-            strict=True,
-        ):
-            target[into : into + size] = maps[k][1][at : at + size]
-        if not whole:
-            self._pad(out, to, self.max_frames - start, count)
+        if start is None:
+            return self._shards.copy_whole(rows, to * row_bytes, target)
+        count = out.shape[1]
+        frame_bytes = row_bytes // count
+        start = start[to]
+        left = np.minimum(np.maximum(self.max_frames - start, 0), count)
+        self._shards.copy(rows, to * row_bytes, start * frame_bytes, left * frame_bytes, target)
+        self._pad(out, to, left)
 
-    def _copy_by_zarr(
-        self, rows: np.ndarray, to: np.ndarray, out: np.ndarray, start: np.ndarray, count: int
+    def _copy_foreign(
+        self, rows: np.ndarray, to: np.ndarray, out: np.ndarray, start: np.ndarray | None
     ) -> None:
-        array = self._foreign
-        for row, into, first in zip(rows.tolist(), to.tolist(), start.tolist(), strict=True):
+        count = out.shape[1]
+        first = np.zeros(len(out), np.int64) if start is None else start
+        for row, into, begin in zip(rows.tolist(), to.tolist(), first[to].tolist(), strict=True):
             try:
-                part = array[row, first : first + count]
+                part = self._foreign[row, begin : begin + count]
             except ValueError as error:  # what zarr raises for a failed checksum
                 raise CacheError(f"{self.path}: {self._clip(row)}: {error}") from None
             out[into, : len(part)] = part
-        self._pad(out, to, self.max_frames - start, count)
+        self._pad(out, to, np.maximum(self.max_frames - first[to], 0))
+
+    def _pad(self, out: np.ndarray, to: np.ndarray, left: np.ndarray) -> None:
+        """Fills what lies beyond the store's last frame."""
+        short = left < out.shape[1]
+        for into, n in zip(to[short].tolist(), left[short].tolist(), strict=True):
+            out[into, n:] = self.store.data.fill_value
 
     @cached_property
     def _foreign(self) -> Any:
-        return self.store.open_zarr(self.store.kind.data)
-
-    def _pad(self, out: np.ndarray, to: np.ndarray, left: np.ndarray, count: int) -> None:
-        for into, n in zip(to.tolist(), left.tolist(), strict=True):
-            if n < count:
-                out[into, max(n, 0) :] = self.store.data.fill_value
-
-    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Byte offset of each row in its shard (-1: absent) and the shard, opened."""
-        size = self.store.sizes["clips_per_shard"]
-        if self._offset is None:
-            self._touched = np.zeros(self.n_clips, bool)
-            self._offset = np.empty(self.n_clips, np.int64)
-        shard = rows // size
-        for k in set(shard.tolist()) - self._maps.keys():
-            self._open_shard(k, self._offset)
-        return self._offset[rows], shard
-
-    def _open_shard(self, shard: int, offsets: np.ndarray) -> None:
-        path = self.store.chunk_path(self.store.kind.data, shard)
-        rows = self.store.rows(shard)
-        try:
-            with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise CacheError(f"{path}: truncated (0 bytes)")
-                view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        except OSError as error:
-            raise CacheError(
-                f"cannot read {path}: {error.strerror or error}; "
-                f"it holds rows {rows.start} to {rows.stop - 1}; run `understudy cache verify`"
-            ) from None
-        offset, length = layout.decode_footer(view, self.store.sizes["clips_per_shard"], path)
-        if np.any(length[offset >= 0] != self._clip_bytes + layout.CRC_BYTES):
-            raise CacheError(f"{path}: its index names chunks of a wrong size")
-        offsets[rows.start : rows.stop] = offset[: len(rows)]
-        self._maps[shard] = view, memoryview(view)
-
-    @cached_property
-    def _clip_bytes(self) -> int:
-        return self.max_frames * self.dim * self.dtype.itemsize
-
-    @cached_property
-    def _exceeds_memory(self) -> bool:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return self.n_clips * self._clip_bytes > memory // 2
-
-    def _check_first_touch(self, rows: np.ndarray, shard: np.ndarray, offset: np.ndarray) -> None:
-        """Asks for rows not read before all at once, then checks them."""
-        fresh = ~self._touched[rows]
-        if not fresh.any() and not self._exceeds_memory:
-            return
-        ask = np.ones_like(fresh) if self._exceeds_memory else fresh
-        size = self._clip_bytes + layout.CRC_BYTES
-        for k, at in zip(shard[ask].tolist(), offset[ask].tolist(), strict=True):
-            page = at - at % mmap.PAGESIZE
-            self._maps[k][0].madvise(mmap.MADV_WILLNEED, page, at - page + size)
-        for row, k, at in zip(
-            rows[fresh].tolist(), shard[fresh].tolist(), offset[fresh].tolist(), strict=True
-        ):
-            try:
-                layout.without_crc(self._maps[k][1][at : at + size], self.path)
-            except CacheError as error:
-                raise CacheError(
-                    f"{error} in shard {k}, {self._clip(row)}; run `understudy cache verify`"
-                ) from None
-            self._touched[row] = True
-
-    def _fill_absent(self, rows: np.ndarray, to: np.ndarray, out: np.ndarray) -> None:
-        fill = self.store.data.fill_value
-        if np.isnan(fill):
-            raise CacheError(f"{self.path}: {self._clip(int(rows[0]))} is ok but has no data")
-        out[to] = fill
+        """The data array through zarr-python; None for the schema's own layout."""
+        name = self.store.kind.data
+        return None if name in self.store.plain else self.store.open_zarr(name)
 
     def _checked_rows(self, rows: Rows) -> np.ndarray:
         index = np.asarray(rows)
         if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
-            raise CacheError(f"rows: wanted whole numbers (batch,), found {index.dtype} array")
-        index = index.astype(np.int64)
-        if index.size and (index.min() < 0 or index.max() >= self.n_clips):
+            raise CacheError(
+                f"rows: wanted whole numbers (batch,), found {index.dtype} {index.shape}"
+            )
+        index = index.astype(np.int64, copy=False)
+        # As unsigned numbers, negative ones are the largest.
+        if index.size and int(index.view(np.uint64).max()) >= self.n_clips:
             bad = index[(index < 0) | (index >= self.n_clips)][0]
             raise CacheError(f"{self.path}: row {bad} is outside the store's {self.n_clips} rows")
         return index
 
-    def _checked_frames(self, frames: Frames | None, batch: int) -> tuple[np.ndarray, int]:
+    def _checked_frames(self, frames: Frames | None, batch: int) -> tuple[np.ndarray | None, int]:
         if frames is None:
-            return np.zeros(batch, np.int64), self.max_frames
+            return None, self.max_frames
         start, count = np.asarray(frames[0]), int(frames[1])
         if start.dtype.kind not in "iu" or start.shape not in ((), (batch,)):
             raise CacheError(f"frames: wanted a start or ({batch},) starts, found {frames[0]!r}")
         if count < 1 or (start < 0).any():
             raise CacheError(f"frames: wanted start >= 0 and count >= 1, found {frames!r}")
         return np.broadcast_to(start.astype(np.int64), (batch,)), count
+
+    def _checked_out(self, out: np.ndarray | None, batch: int, count: int) -> np.ndarray:
+        shape = (batch, count, *self._row_shape[1:])
+        if out is None:
+            return np.empty(shape, self._dtype)
+        if out.shape != shape or out.dtype != self._dtype:
+            raise CacheError(f"out is {out.dtype} {out.shape}, wanted {self._dtype} {shape}")
+        if not out.flags.c_contiguous:
+            raise CacheError("out is not C-contiguous")
+        return out
 
     def _not_ok(self, rows: np.ndarray) -> str:
         contract = schema.load()

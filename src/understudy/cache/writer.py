@@ -4,7 +4,7 @@ No mode of opening removes data. Rows that a smaller index no longer has go at `
 their successors are complete.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,35 +112,36 @@ class StoreWriter:
                 shape or dtype is a defect of the caller's and raises AssertionError.
         """
         contents = self._contents(shard, payload)
-        encoded, crcs = {}, np.empty(0, "<u4")
+        store, slots = self._store, self.sizes["clips_per_shard"]
+        encoded: dict[str, Iterable[layout.Buffer]] = {}
+        committed: dict[str, dict[str, int]] = {}
+        crcs = layout.row_crcs(contents[self.kind.data])
         for name, array in self.kind.arrays.items():
+            rows = contents[name]
             if array.inner:
-                encoded[name], crcs = layout.encode_shard(
-                    contents[name], self.sizes["clips_per_shard"]
-                )
+                last = layout.shard_index(len(rows), rows[0].nbytes, slots)
+                encoded[name] = layout.shard_parts(rows, crcs, last)
+                size = rows.nbytes + crcs.nbytes + len(last)
             else:
-                shape = array.chunk_shape(self.sizes)
-                encoded[name] = layout.encode_chunk(contents[name], shape, array.fill_value)
+                last = layout.encode_chunk(rows, array.chunk_shape(self.sizes), array.fill_value)
+                encoded[name], size = [last], len(last)
+            crc = int.from_bytes(last[-layout.CRC_BYTES :], "little")
+            committed[name] = {"bytes": size, "crc32c": crc}
         full = {
             **record,
             "shard": shard,
             "identity_sha256": self.identity_sha256,
             "clip_keys": _hex(payload.clip_key),
-            "files": {
-                name: {"bytes": len(file), "crc32c": int.from_bytes(file[-4:], "little")}
-                for name, file in encoded.items()
-            },
+            "files": committed,
             "clip_crc32c": [f"{crc:08x}" for crc in crcs.tolist()],
         }
-        store = self._store
         schema.load().check_record(full, f"{self.path}: commit record {shard}")
         self._mark_incomplete()
         # What the shard held before ends here: first its record, then its rows' status, which is
         # also written last, so that no reader takes old rows for new ones.
         files.remove(store.record_path(shard))
         files.remove(store.chunk_path("status", shard))
-        for name, file in encoded.items():
-            files.write_atomic(store.chunk_path(name, shard), file)
+        files.write_all({store.chunk_path(name, shard): pieces for name, pieces in encoded.items()})
         files.write_json(store.record_path(shard), full)
 
     def record(self, shard: int) -> dict[str, Any] | None:
@@ -204,8 +205,7 @@ class StoreWriter:
             self._mark_incomplete()
             for shard in range(self.n_shards, current.n_shards):
                 files.remove(current.record_path(shard))
-                for name in self.kind.arrays:
-                    files.remove(current.chunk_path(name, shard))
+                files.remove(*(current.chunk_path(name, shard) for name in self.kind.arrays))
             self._write_arrays(self.sizes["n_clips"])
         values = {**current.attributes, **attributes, "provenance": dict(provenance)}
         self._write_group({**values, "complete": True})
@@ -234,8 +234,7 @@ class StoreWriter:
                 f"{self.path}: {', '.join(sorted(foreign))} was rewritten with other codecs or "
                 "chunks; it can be read but not extended"
             )
-        for partial in files.partials(self.path):
-            files.remove(partial)
+        files.remove(*files.partials(self.path))
         shapes = {metadata["shape"][0] for metadata in found.arrays.values()}
         if max(shapes) < self.sizes["n_clips"] or len(shapes) > 1:
             self._mark_incomplete()
@@ -277,7 +276,7 @@ class StoreWriter:
             elif values.ndim > 1 and padded.any():
                 values = values.copy()
                 values[padded] = array.fill_value
-            contents[name] = values
+            contents[name] = np.ascontiguousarray(values)
         assert n_frames.max(initial=0) <= self.sizes["max_frames"], n_frames.max()
         return contents
 

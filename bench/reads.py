@@ -1,0 +1,150 @@
+"""Random batches of clips: CacheReader.gather against what one would otherwise use.
+
+All readers fill the same preallocated buffer where they can (zarr-python and np.load cannot), take
+turns, and count by their fastest round. The page cache is warm. Run: python bench/reads.py
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import zarr
+
+from understudy import cache
+
+IDENTITY = {
+    "version": "1",
+    "weights_sha256": "none",
+    "front_end": "random numbers",
+    "window_s": 2.0,
+    "hop_s": 1.0,
+    "resampler": "none",
+    "precision": "float32",
+    "sample_rate": 16000,
+}
+
+
+def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: int) -> Path:
+    """Writes one store, a plain array file and one file per clip with the same numbers."""
+    track = cache.Track(
+        kind="embedding",
+        name="bench",
+        dtype="float16",
+        max_frames=n_frames,
+        dim=dim,
+        identity={**IDENTITY, "dim": dim},
+    )
+    writer = cache.StoreWriter.open_or_create(folder, track, n_clips, clips_per_shard)
+    rng = np.random.default_rng(0)
+    seconds = {"write_shard": 0.0, "tofile": 0.0}
+    (folder / "clips").mkdir()
+    with (folder / "plain.bin").open("wb") as plain:
+        for shard in range(writer.n_shards):
+            rows = writer.rows(shard)
+            shape = (len(rows), n_frames, dim)
+            data = rng.standard_normal(shape, dtype=np.float32).astype(np.float16)
+            payload = cache.ShardPayload(
+                data=data,
+                n_frames=np.full(len(rows), n_frames, np.uint32),
+                status=np.ones(len(rows), np.uint8),
+                clip_key=np.array([cache.clip_key(str(row)) for row in rows]),
+                level_db=np.zeros(shape[:2], np.float16),
+            )
+            start = time.perf_counter()
+            writer.write_shard(shard, payload, {})
+            middle = time.perf_counter()
+            data.tofile(plain)
+            seconds["tofile"] += time.perf_counter() - middle
+            seconds["write_shard"] += middle - start
+            for row, clip in zip(rows, data, strict=True):
+                np.save(folder / "clips" / f"{row}.npy", clip)
+    writer.finalise({})
+    ratio = seconds["tofile"] / seconds["write_shard"]
+    megabytes = n_clips * n_frames * dim * 2 / 1e6
+    click.echo(
+        f"writing {megabytes:.0f} MB: {megabytes / seconds['write_shard']:.0f} MB/s with fsync, "
+        f"{ratio:.2f} x tofile without"
+    )
+    return writer.path
+
+
+def readers(folder: Path, store: Path, shape: tuple[int, ...]) -> dict[str, Callable]:
+    """Name to function of (rows, out)."""
+    plain = np.memmap(folder / "plain.bin", np.float16, "r", shape=shape)
+    reader = cache.CacheReader(store)
+    array = zarr.open_array(store / "embedding", mode="r")
+
+    def per_file(rows: np.ndarray, out: np.ndarray) -> None:
+        for into, row in enumerate(rows.tolist()):
+            out[into] = np.load(folder / "clips" / f"{row}.npy")
+
+    def by_zarr(rows: np.ndarray, out: np.ndarray) -> None:
+        out[:] = array.oindex[rows]
+
+    return {
+        "np.take on a memmap": lambda rows, out: np.take(plain, rows, 0, out=out, mode="clip"),
+        "CacheReader.gather": lambda rows, out: reader.gather(rows, out=out),
+        "CacheReader.gather, new buffer": lambda rows, out: reader.gather(rows),
+        "one .npy per clip": per_file,
+        "zarr-python oindex": by_zarr,
+    }
+
+
+@click.command()
+@click.option("--clips", default=20_000, show_default=True)
+@click.option("--frames", default=30, show_default=True)
+@click.option("--dim", default=768, show_default=True)
+@click.option("--clips-per-shard", default=1024, show_default=True)
+@click.option("--batch", default=64, show_default=True)
+@click.option("--rounds", default=25, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to write; a new one.")
+def main(
+    clips: int,
+    frames: int,
+    dim: int,
+    clips_per_shard: int,
+    batch: int,
+    rounds: int,
+    folder: Path | None,
+) -> None:
+    """Print milliseconds per batch and ratios to np.take on a memmap."""
+    folder = Path(tempfile.mkdtemp(prefix="understudy-bench-", dir=folder))
+    try:
+        store = make(folder, clips, frames, dim, clips_per_shard)
+        functions = readers(folder, store, (clips, frames, dim))
+        rng = np.random.default_rng(1)
+        out = np.empty((batch, frames, dim), np.float16)
+        reference = np.empty_like(out)
+        everything = np.arange(clips)
+        for first in range(0, clips, batch):  # warms page cache and first-touch checks
+            rows = everything[first : first + batch]
+            for name in ("np.take on a memmap", "CacheReader.gather", "one .npy per clip"):
+                functions[name](rows, out[: len(rows)])
+        best = dict.fromkeys(functions, np.inf)
+        for _ in range(rounds):
+            for name, read in functions.items():
+                batches = [
+                    rng.integers(0, clips, batch) for _ in range(1 if "zarr" in name else 10)
+                ]
+                start = time.perf_counter()
+                for rows in batches:
+                    read(rows, out)
+                best[name] = min(best[name], (time.perf_counter() - start) / len(batches))
+                if "new buffer" not in name:
+                    functions["np.take on a memmap"](batches[-1], reference)
+                    np.testing.assert_array_equal(out, reference)
+        base = best["np.take on a memmap"]
+        click.echo(f"{batch} random clips of {frames} x {dim} float16 out of {clips}, warm")
+        click.echo(f"{'reader':<32}{'ms/batch':>10}{'x memmap':>10}")
+        for name, seconds in best.items():
+            click.echo(f"{name:<32}{seconds * 1e3:>10.3f}{base / seconds:>10.3f}")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
