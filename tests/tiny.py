@@ -16,7 +16,7 @@ DIM = 6
 LABELS = ("low", "middle", "high")
 TEACHERS = {"framewise": (1.0, 0.5), "clipwise": ("clip", 1.0)}
 QUICK = {
-    "student": {"n_channels": 4},
+    "student": {"width": 4},
     "optim": {"batch": 4, "lr": 3e-3, "max_epochs": 3},
     "threads": 1,
 }

@@ -21,7 +21,7 @@ def make(variant: str, **settings):
     name, own = VARIANTS[variant]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return students.build(name, N_CLASSES, **{"n_channels": 8, **own, **settings})
+        return students.build(name, N_CLASSES, **{"width": 8, **own, **settings})
 
 
 def noise(n_samples: int, batch: int = 2) -> torch.Tensor:
@@ -189,7 +189,7 @@ def test_parameter_counts(name, settings, n_classes, n_parameters):
 
 
 def test_width(variant):
-    narrow, wide = make(variant, n_channels=4), make(variant, n_channels=8)
+    narrow, wide = make(variant, width=4), make(variant, width=8)
     assert wide.channels == 2 * narrow.channels
     assert wide(noise(wide.input_samples)).feature_map.shape[-1] == wide.channels
 
@@ -198,11 +198,11 @@ def test_width(variant):
     ("name", "n_classes", "settings", "message"),
     [
         ("sc-cn", 5, {}, "unknown student 'sc-cn'; did you mean 'sc-cnn'"),
-        ("sc-cnn", 5, {"n_chanels": 8}, "did you mean 'n_channels'"),
+        ("sc-cnn", 5, {"widht": 8}, "did you mean 'width'"),
         ("hcnn", 5, {"shortcut": 3}, "unknown key 'shortcut'"),
         ("sc-cnn", 5, {"shortcut": 2}, "shortcut: unknown value '2'"),
         ("hcnn", 5, {"tap": "before"}, "tap: unknown value 'before'"),
-        ("hcnn", 5, {"n_channels": 0}, "n_channels: wanted at least 1, found 0"),
+        ("hcnn", 5, {"width": 0}, "width: wanted at least 1, found 0"),
         ("hcnn", 5, {"dropout": 1.0}, "dropout: wanted 0 to below 1"),
         ("hcnn", 0, {}, "wanted at least 1 class, found 0"),
     ],

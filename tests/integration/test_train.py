@@ -76,7 +76,7 @@ def test_every_system_trains(tmp_path, index, cache_dir, system, teacher):
 
 
 def test_hcnn_trains_on_its_own_crops(tmp_path, index, cache_dir):
-    student = {"name": "hcnn", "n_channels": 4}
+    student = {"name": "hcnn", "width": 4}
     run(index, cache_dir, tmp_path, student=student, optim={"max_steps": 2})
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["settings"]["data"]["crop_samples"] == 80_000
@@ -89,7 +89,7 @@ def test_a_finished_run_is_described_and_left_alone(finished, index, cache_dir):
     assert config["stores"].keys() == {"audio", "framewise"}
     assert config["clips"] == {"train": 12, "valid": 3, "test": 3}
     assert config["settings"]["threads"] == 1
-    assert config["settings"]["student"]["n_channels"] == 4
+    assert config["settings"]["student"]["width"] == 4
     lines = runlog.read(finished / "log.jsonl")
     assert [line["kind"] for line in lines] == ["epoch"] * 3 + ["end"]
     assert json.loads((finished / "best.json").read_text())["value"] == lines[-1]["best"]["value"]
@@ -233,7 +233,7 @@ def test_baseline_needs_no_cache(tmp_path, index):
     [
         ({"optim": {"learning_rate": 1}}, "unknown key 'learning_rate'"),
         ({"optim": {"bach": 4}}, "unknown key 'bach'; did you mean 'batch'"),
-        ({"student": {"n_chanels": 4}}, "did you mean 'n_channels'"),
+        ({"student": {"widht": 4}}, "did you mean 'width'"),
         ({"student": {"name": "sccnn"}}, "unknown student 'sccnn'; did you mean 'sc-cnn'"),
         ({"distil": {}}, "unknown key 'distil'; did you mean 'distill'"),
         (
@@ -280,7 +280,7 @@ def test_command_trains_from_the_cache_alone(tmp_path, cache_dir, finished):
     arguments = ["tiny", "--student", "sc-cnn", "--system", "dc_linear", "--teacher", "framewise",
                  "--cache", str(cache_dir), "--run-dir", str(tmp_path / "run"),
                  "--recipe", str(recipe), "--set", "optim.lr=3e-3",
-                 "--set", "student.n_channels=4"]  # fmt: skip
+                 "--set", "student.width=4"]  # fmt: skip
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     assert_same_run(tmp_path / "run", finished)

@@ -17,7 +17,7 @@ from understudy.train import cli, runlog
 
 def command(cache_dir: Path, run_dir: Path, n_steps: int) -> list[str]:
     settings = {
-        "student.n_channels": 4,
+        "student.width": 4,
         "optim.batch": 4,
         "optim.lr": 3e-3,
         "optim.max_steps": n_steps,

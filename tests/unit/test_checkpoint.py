@@ -24,12 +24,12 @@ def run(tmp_path):
         "system": "baseline",
         "student": "sc-cnn",
         "label_names": ["x", "y"],
-        "settings": {"student": {"name": "sc-cnn", "n_channels": 4}},
+        "settings": {"student": {"name": "sc-cnn", "width": 4}},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     for seed, (name, prefix) in enumerate({"best": "", "last": "student."}.items(), 1):
         torch.manual_seed(seed)
-        weights = students.build("sc-cnn", 2, n_channels=4).state_dict()
+        weights = students.build("sc-cnn", 2, width=4).state_dict()
         tensors = {prefix + key: value for key, value in weights.items()}
         checkpoint.save(tmp_path / f"{name}.safetensors", tensors, {"digest": config["digest"]})
     return tmp_path
@@ -102,7 +102,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_student_comes_back_in_eval_mode(run, which, seed):
     student, config = checkpoint.load_student(run, which)
     torch.manual_seed(seed)
-    wanted = students.build("sc-cnn", 2, n_channels=4).state_dict()
+    wanted = students.build("sc-cnn", 2, width=4).state_dict()
     assert not student.training
     assert config["label_names"] == ["x", "y"]
     assert all(torch.equal(value, wanted[key]) for key, value in student.state_dict().items())
@@ -115,7 +115,7 @@ def test_student_comes_back_in_eval_mode(run, which, seed):
             {"label_names": ["x", "y", "z"]},
             r"does not fit.*dense2.weight is \(2, 16\)",
         ),
-        ({"settings": {"student": {"name": "hcnn", "n_channels": 4}}}, "no tensor hstft.bw_Q"),
+        ({"settings": {"student": {"name": "hcnn", "width": 4}}}, "no tensor hstft.bw_Q"),
         ({"digest": "e" * 64}, "weights of run dddddddddddd, but config.json is of run eeee"),
         ({"student": None, "system": "teacher_lr"}, "'teacher_lr' trains no student"),
         ({"digest": None}, "not a run's config"),

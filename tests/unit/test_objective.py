@@ -25,7 +25,7 @@ class Setting:
     def __init__(self, system: str, task: str = "multi-label", **changes) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.student = students.build("sc-cnn", N_CLASSES, n_channels=4, dropout=0.0)
+            self.student = students.build("sc-cnn", N_CLASSES, width=4, dropout=0.0)
             self.objective = Objective(
                 system_settings(system, changes),
                 task=task,

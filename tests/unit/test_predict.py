@@ -117,7 +117,7 @@ def test_track_of_other_clips_is_refused(clips):
 @pytest.fixture
 def run(tmp_path):
     torch.manual_seed(0)
-    student = students.build("sc-cnn", 3, n_channels=4)
+    student = students.build("sc-cnn", 3, width=4)
     config = {
         "digest": "d",
         "student": "sc-cnn",

@@ -32,7 +32,7 @@ def build(name: str, n_classes: int, **settings: Any) -> "Student":
     Args:
         name: One of `names()`.
         n_classes: Number of labels.
-        settings: Fields of the student's settings class, such as `n_channels` or `tap`.
+        settings: Fields of the student's settings class, such as `width` or `tap`.
 
     Raises:
         ConfigError: An unknown name or setting (the nearest is named), or a value out of range.

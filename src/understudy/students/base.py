@@ -30,7 +30,7 @@ class StudentOutput(NamedTuple):
 class StudentSettings:
     """Settings common to all students."""
 
-    n_channels: int = 128
+    width: int = 128
     """Channels of the first layers; later ones are multiples of it."""
     tap: Literal["post", "pre"] = "post"
     """Where the feature map is read: after the last layer's ReLU, or before it."""
@@ -38,8 +38,8 @@ class StudentSettings:
     """Probability, before the last linear layer."""
 
     def __post_init__(self) -> None:
-        if self.n_channels < 1:
-            raise ConfigError(f"n_channels: wanted at least 1, found {self.n_channels}")
+        if self.width < 1:
+            raise ConfigError(f"width: wanted at least 1, found {self.width}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: wanted 0 to below 1, found {self.dropout}")
 

@@ -51,7 +51,7 @@ class Hcnn(Student):
     first_centre_frames = 144
 
     def _layers(self, settings: StudentSettings, n_images: int) -> Sequence[Layer]:
-        width = settings.n_channels
+        width = settings.width
         return [
             PooledConvolution(n_images, width, (2, 2)),
             *(PooledResidual(width, (2, 2)) for _ in range(3)),

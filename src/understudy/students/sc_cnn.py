@@ -54,7 +54,7 @@ class ScCnn(Student):
     first_centre_frames = 0
 
     def _layers(self, settings: ScCnnSettings, n_images: int) -> Sequence[Layer]:
-        widths = [n_images, *(settings.n_channels * k for k in (1, 1, 2, 2, 2, 2, 4))]
+        widths = [n_images, *(settings.width * k for k in (1, 1, 2, 2, 2, 2, 4))]
         pairs = itertools.pairwise(widths)
         return [StridedResidual(n_in, n_out, settings.shortcut) for n_in, n_out in pairs]
 
