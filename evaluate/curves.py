@@ -12,7 +12,7 @@ MEANING = {
     "validation loss": "of the student, what ends training",
     "training loss": "of the student, prediction and distance weighted",
     "prediction loss": "cross-entropy with the labels, in training",
-    "distance": "between student and teacher, in training; unlike distances do not compare",
+    "distance": "between student and teacher, in training; those of different kinds do not compare",
     "teacher's loss": "cross-entropy of the compressed embedding's own prediction, in training",
 }
 _WHERE = {

@@ -119,7 +119,10 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> Markup
 
 
 def per_class(
-    labels: Sequence[str], series: Sequence[Series], metric: str, chance: Sequence[float] | None
+    labels: Sequence[str],
+    series: Sequence[Series],
+    metric: str,
+    chance: Sequence[float | None],
 ) -> Markup:
     """One row per class: a bar or a dot per system, a vertical mark at chance level."""
     as_bars = len(labels) * len(series) <= BARS_AT_MOST
@@ -141,9 +144,12 @@ def per_class(
             else:
                 dots = {"color": colour(one.system), "alpha": one.opacity, "mec": SURFACE}
                 axes.plot(x, y, "o", ms=5.5, mew=0.6, **dots)
-        if chance is not None:
-            axes.vlines(chance, y - 0.44, y + 0.44, color=SURFACE, lw=3.4, zorder=4)
-            axes.vlines(chance, y - 0.44, y + 0.44, color=INK, lw=1.6, zorder=5)
+        for k, label_values in enumerate(zip(*(one.values for one in series), strict=True)):
+            if all(value is None for value in label_values):
+                axes.text(0.005, k, "undefined: no positive clip", va="center", color=MUTED)
+        marks = np.array([np.nan if value is None else value for value in chance], float)
+        axes.vlines(marks, y - 0.44, y + 0.44, color=SURFACE, lw=3.4, zorder=4)
+        axes.vlines(marks, y - 0.44, y + 0.44, color=INK, lw=1.6, zorder=5)
         axes.set_yticks(y, labels)
         axes.set_ylim(len(labels) - 0.45, -0.55)
         axes.set_xlim(0, 1)

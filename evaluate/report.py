@@ -71,8 +71,12 @@ def render(
     environment.filters |= {"short": _short, "si": _si, "pretty": _pretty}
     scores = [_score(table, number) for number, table in enumerate(content["scores"])]
     transfers = [_transfer(table, number) for number, table in enumerate(content["transfers"])]
+    for table in transfers:
+        table["main"] = table is next(one for one in transfers if _pair(one) == _pair(table))
     drawn = [_panel(panel) for panel in panels]
-    sections = [(table["id"], table["heading"]) for table in (*scores, *transfers)]
+    overview = _overview(scores, transfers)
+    sections = [("overview", "Overview")] if overview else []
+    sections += [(table["id"], table["heading"]) for table in (*scores, *transfers)]
     sections += [("training", "Training")] if drawn else []
     sections += [("complexity", "Complexity")] if content["complexity"] else []
     values = {
@@ -88,13 +92,14 @@ def render(
         understudy=content["understudy"],
         warnings=content["warnings"],
         sections=[*sections, ("provenance", "Provenance")],
-        overview=_overview(scores, transfers),
+        overview=overview,
         scores=scores,
         transfers=transfers,
         curves=drawn,
         training=[_coloured(run) | run["training"] for run in content["runs"] if run["training"]],
         complexity=content["complexity"],
         teachers=list(content["teachers"].values()),
+        datasets=content["datasets"],
         runs=[_coloured(run) | {"value": values[run["run"]]} for run in content["runs"]],
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
@@ -149,8 +154,8 @@ def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
             table["metric"],
             _baseline(table["rows"]),
         ),
-        "caption": "Bars: means over runs. Dots: single runs. Dark lines: one standard deviation "
-        "either side. Dashed: the baseline, a student trained on labels alone.",
+        "caption": "Bars: means over runs. Dots: single runs. Lines across them: one standard "
+        "deviation either side. Dashed: the baseline, a student trained on labels alone.",
         "per_class_explanation": f"{table['per_class_metric'].capitalize()} of each label.",
         "per_class_open": len(table["chance"]) <= MANY_CLASSES,
     }
@@ -172,6 +177,10 @@ def _transfer(table: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
+def _pair(table: dict[str, Any]) -> tuple[str, str]:
+    return table["source"], table["target"]
+
+
 def _table(table: dict[str, Any]) -> dict[str, Any]:
     """A comparison with what every table shows: colours, further metrics, per-class figure."""
     labels = list(table["chance"])
@@ -186,8 +195,8 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "also_names": list(dict.fromkeys(name for row in rows for name in row["also"])),
         "per_class_figure": plots.per_class(labels, series, metric, chance),
-        "per_class_caption": f"{metric.capitalize()} per label, mean over runs. Dark marks: chance "
-        "level.",
+        "per_class_caption": f"{metric.capitalize()} per label, mean over runs. Upright marks: "
+        "chance level.",
     }
 
 

@@ -47,6 +47,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "transfers": transfers,
         "complexity": _complexity(runs),
         "teachers": _teachers(runs),
+        "datasets": _datasets(runs),
         "runs": [_describe(run, variants) for run in runs],
         "warnings": _warnings(runs, transfers),
     }
@@ -230,7 +231,22 @@ def _complexity(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _teachers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    return {teacher["name"]: teacher for run in runs if (teacher := run.score().get("teacher"))}
+    facts = ("title", "weights_sha256", "licence_code", "licence_weights", "training_data")
+    return {
+        teacher["name"]: dict.fromkeys(facts) | teacher
+        for run in runs
+        if (teacher := run.score().get("teacher"))
+    }
+
+
+def _datasets(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Licence and index digest of every dataset that was scored on."""
+    result: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        targets = run.evaluations.get("transfer", {}).get("targets", {})
+        for name, entry in {run.dataset: run.score(), **targets}.items():
+            result[name] = {key: entry.get(key) for key in ("licence", "index_digest")}
+    return result
 
 
 def _describe(run: Run, variants: dict[str, str]) -> dict[str, Any]:
@@ -262,7 +278,7 @@ def _warnings(runs: Sequence[Run], transfers: Sequence[dict[str, Any]]) -> list[
              for line in _incomparable(group)]  # fmt: skip
     targets = sorted({(t["source"], t["target"]) for t in transfers})
     for run in runs:
-        trained_on = _teachers([run]).get(run.teacher or "", {}).get("training_data", ())
+        trained_on = _teachers([run]).get(run.teacher or "", {}).get("training_data") or ()
         for dataset in (run.dataset, *(t for source, t in targets if source == run.dataset)):
             found += [
                 f"Teacher {run.teacher}: {sentence}. Its embeddings of {dataset} may be better "
