@@ -1,7 +1,7 @@
 """The protocol of all teachers: windows in, embeddings out, on a timeline."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,10 @@ class TeacherSettings:
     """Hop, seconds; by default the card's, or back to back where window_s is given."""
     seed: int = 0
     """Of random weights; of no use with others."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network, under autocast; the front end always computes in float32."""
+    compile: bool = False
+    """Whether the network runs through torch.compile: quicker, and other in the last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,7 @@ class Teacher(ABC):
         front_end: Module from (batch, samples) to what the network takes.
         network: The network with its weights, or None.
         window_s, hop_s: Timing in force.
+        precision, compiled: How the network computes.
         weights_sha256: sha256 of the weights file, "random:SEED", or "none" without weights.
         spec: What it takes to build this teacher elsewhere.
     """
@@ -67,6 +72,8 @@ class Teacher(ABC):
     network: nn.Module | None
     window_s: Window
     hop_s: float
+    hear_padding: Literal["constant", "reflect"] = "constant"
+    """What `centred` takes to lie beyond a clip's ends: zeros, or the clip mirrored."""
 
     def __init__(
         self, card: TeacherCard, weights: Any, device: str, settings: Mapping[str, Any]
@@ -84,6 +91,14 @@ class Teacher(ABC):
             network = network.to_empty(device="cpu").eval().requires_grad_(False)
         self.weights_sha256 = self._fill_(network, weights, options.seed)
         self.network = None if network is None else self._prepared(network).to(target)
+        self.precision, self.compiled = options.precision, options.compile
+        if self.network is None and (self.compiled or self.precision != "float32"):
+            raise ConfigError(f"teacher {card.name}: precision and compile want a torch network")
+        if self.network is not None and self.precision == "bfloat16":
+            for module in self.network.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):  # cast once, not in every pass
+                    module.to(torch.bfloat16)
+        self._run = torch.compile(self._embed) if self.compiled else self._embed
         given = None if network is None or weights is None else str(weights)
         if given not in (None, weights_files.RANDOM):
             given = str(Path(given).absolute())
@@ -106,9 +121,22 @@ class Teacher(ABC):
         """The form of `network`, weights in it, that is computed with."""
         return network
 
-    @abstractmethod
+    def _embed(self, features: torch.Tensor) -> torch.Tensor:
+        """Embeddings (batch, dim) of what the front end gives; without a network just that."""
+        return features
+
     def _pass(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embeddings (batch, dim) of windows (batch, samples) no longer than the card's chunk."""
+        """Embeddings (batch, dim) of windows (batch, samples) that the card lets pass whole."""
+        return self._compute(self._run, windows)
+
+    def _compute(
+        self, network: Callable[[torch.Tensor], torch.Tensor], windows: torch.Tensor
+    ) -> torch.Tensor:
+        """`network` at the teacher's precision, on the front end's features of windows."""
+        features = self.front_end(windows)
+        half = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return network(features).float()
 
     @property
     def device(self) -> torch.device:
@@ -142,11 +170,13 @@ class Teacher(ABC):
             return torch.cat([self._average(part) for part in windows.split(step)])
 
     def _average(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embeddings (batch, dim): the mean over the card's chunks where there is more than one."""
+        """Embeddings (batch, dim): of windows too long to pass whole, the mean over chunks."""
+        if windows.shape[-1] <= duration_samples(self.card.whole_s, self.card.sample_rate):
+            return self._pass(windows)
         chunk = duration_samples(self.card.chunk_s, self.card.sample_rate)
         starts = covering_starts(windows.shape[-1], chunk).tolist()
         passes = [self._pass(windows[:, start : start + chunk]) for start in starts]
-        return passes[0] if len(passes) == 1 else torch.stack(passes).mean(0)
+        return torch.stack(passes).mean(0)
 
     def embed(
         self, audio: torch.Tensor, window_s: Window | None = None, hop_s: float | None = None
@@ -185,9 +215,29 @@ class Teacher(ABC):
             embedding[first : first + step] = self.forward(torch.stack(windows))
         return embedding.view(len(audio), plan.n, self.card.dim)
 
+    def scene(self, audio: torch.Tensor) -> torch.Tensor:
+        """One embedding of each whole clip, (batch, dim), by the rules of HEAR's scenes."""
+        return self.embed(audio, window_s="clip").embedding[:, 0]
+
+    def centred(self, audio: torch.Tensor, window_s: float, hop_s: float) -> Timeline:
+        """Embeddings about the instants i * hop_s up to the clips' ends, as HEAR's timestamps.
+
+        Each is of the window_s around its instant, in clips (batch, samples) continued at both
+        ends by `hear_padding`; a clip of at most half a window cannot be mirrored, and zeros
+        surround it.
+        """
+        rate_hz = self.card.sample_rate
+        length = duration_samples(window_s, rate_hz, "window")
+        mode = self.hear_padding if audio.shape[-1] > length // 2 else "constant"
+        padded = nn.functional.pad(audio, (length // 2, length - length // 2), mode)
+        plan = plan_windows(padded.shape[-1], rate_hz, window_s, hop_s)
+        return Timeline(
+            embedding=self.embed_windows(padded, plan), centre_s=np.arange(plan.n) * hop_s
+        )
+
     def identity(self) -> dict[str, Any]:
         """What its embeddings depend on; enters the identity of a cache."""
-        return {
+        facts = {
             "name": self.card.name,
             "version": self.card.version,
             "weights_sha256": self.weights_sha256,
@@ -197,8 +247,9 @@ class Teacher(ABC):
             "window_s": self.window_s,
             "hop_s": self.hop_s,
             "dim": self.card.dim,
-            "precision": "float32",
+            "precision": self.precision,
         }
+        return facts | ({"settings": {"compile": True}} if self.compiled else {})
 
     def _plan(self, n_samples: int, window_s: Window, hop_s: float) -> WindowPlan:
         plan = plan_windows(n_samples, self.card.sample_rate, window_s, hop_s)

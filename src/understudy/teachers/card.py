@@ -32,9 +32,11 @@ class TeacherCard:
     min_samples: int
     """Shortest window the network takes; shorter clips are padded with zeros."""
     chunk_s: float = 10.0
-    """Longest single pass; longer windows are cut into passes of this length and averaged."""
+    """Longer windows are cut into passes of this length and averaged."""
+    longest_pass_s: float | None = None
+    """Longest window that passes whole all the same, where that is longer than chunk_s."""
     parameters: int
-    """Trainable parameters of the network."""
+    """Trainable parameters of the network, counted as its publication does (see policy)."""
     macs_per_s: float
     """Multiply-accumulates of the network per second of audio, in one pass of 10 s."""
     resampler: str = "soxr_hq"
@@ -49,6 +51,11 @@ class TeacherCard:
     weights_sha256: str | None = None
     weights_bytes: int | None = None
     storage_dtype: str = "float16"
+
+    @property
+    def whole_s(self) -> float:
+        """Longest window that passes whole, seconds."""
+        return self.longest_pass_s or self.chunk_s
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ def show(name: str) -> None:
         "embedding": f"{card.dim} values, stored as {card.storage_dtype}",
         "window/hop": _timing(card),
         "shortest": f"{card.min_samples / card.sample_rate:.3f} s ({card.min_samples} samples)",
-        "longest pass": f"{card.chunk_s:g} s",
+        "longest pass": f"{card.whole_s:g} s",
         "parameters": f"{card.parameters:,}",
         "operations": f"{card.macs_per_s / 1e6:,.2f} M multiply-accumulates per second of audio, "
         "front end not counted",

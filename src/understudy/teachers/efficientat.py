@@ -12,11 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from understudy.teachers.base import Teacher
 from understudy.teachers.frontends import KaldiLogMel
-
-CLASSES = 527
-"""AudioSet classes."""
+from understudy.teachers.tagger import CLASSES, Tagger
 
 
 class Stage(NamedTuple):
@@ -173,10 +170,8 @@ def folded(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-class EfficientAT(Teacher):
+class EfficientAT(Tagger):
     """Teacher `mnXX`, whose width is XX / 10. Its network is folded."""
-
-    network: MobileNet  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def _make_front_end(self) -> KaldiLogMel:
         return KaldiLogMel()
@@ -186,11 +181,3 @@ class EfficientAT(Teacher):
 
     def _prepared(self, network: nn.Module) -> nn.Module:
         return folded(network)
-
-    def _pass(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.network.embed(self.front_end(windows))
-
-    def logits(self, windows: torch.Tensor) -> torch.Tensor:
-        """AudioSet logits (batch, 527) of windows (batch, samples); sigmoid is the caller's."""
-        with torch.no_grad():
-            return self.network(self.front_end(windows.to(self.device, torch.float32)))[0]

@@ -15,7 +15,6 @@ from torch import nn
 from understudy import teachers
 from understudy.errors import ConfigError
 from understudy.teachers.base import Teacher
-from understudy.timing import duration_samples, plan_windows
 
 RATES_HZ = (16000, 22050, 32000, 44100, 48000)
 HOP_S = 0.05
@@ -74,7 +73,7 @@ def module(name: str, window_s: float | None = None, hop_s: float = HOP_S) -> He
 
 def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
     """Embeddings float32 (sound, dim) of whole sounds, audio (sound, samples)."""
-    return model.teacher.embed(audio, window_s="clip").embedding[:, 0]
+    return model.teacher.scene(audio)
 
 
 def get_timestamp_embeddings(
@@ -83,13 +82,10 @@ def get_timestamp_embeddings(
     """Embeddings float32 (sound, timestamp, dim) and their timestamps (sound, timestamp).
 
     Timestamp i is at i * hop_s, in milliseconds, up to the sound's end: 1 + floor(duration /
-    hop_s) of them, each the centre of a window of a sound padded with zeros at both ends.
+    hop_s) of them, each the centre of a window of the padded sound (`Teacher.centred`).
     """
-    rate_hz = model.sample_rate
-    length = duration_samples(model.window_s, rate_hz, "window")
-    padded = nn.functional.pad(audio, (length // 2, length - length // 2))
-    plan = plan_windows(padded.shape[-1], rate_hz, model.window_s, model.hop_s)
-    embedding = model.teacher.embed_windows(padded, plan)
-    instants = (plan.centre_s - model.window_s / 2) * 1000
-    timestamps = torch.as_tensor(instants, dtype=torch.float32, device=embedding.device)
-    return embedding, timestamps.expand(len(audio), -1).contiguous()
+    timeline = model.teacher.centred(audio, model.window_s, model.hop_s)
+    timestamps = torch.as_tensor(
+        timeline.centre_s * 1000, dtype=torch.float32, device=timeline.embedding.device
+    )
+    return timeline.embedding, timestamps.expand(len(audio), -1).contiguous()

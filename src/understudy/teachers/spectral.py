@@ -169,6 +169,3 @@ class Spectral(Teacher):
 
     def _make_network(self) -> None:
         return None
-
-    def _pass(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.front_end(windows)
