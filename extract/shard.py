@@ -141,6 +141,8 @@ class ShardTrack:
         if not self._fits(row, plan.n):
             return
         assert self.levels is not None
+        if plan.mirrored:
+            samples = np.pad(samples, plan.mirrored, "reflect")
         self.levels[row, : plan.n] = window_levels(samples, plan.start, plan.length)
         for frame, start in enumerate(plan.start):
             waiting = self._waiting[plan.length]

@@ -41,9 +41,11 @@ class TeacherFrames:
 
     def capacity(self, crop_s: float) -> int:
         """The most frames that can belong to a crop of `crop_s` seconds."""
-        if self.reader.timing["window_s"] == "clip":
+        timing = self.reader.timing
+        if timing["window_s"] == "clip":
             return 1
-        return min(self.reader.max_frames, max(1, math.ceil(crop_s / self.reader.timing["hop_s"])))
+        moved = timing.get("grid") == "centred"  # a clip's last frame may be nearer than a hop
+        return min(self.reader.max_frames, max(1, math.ceil(crop_s / timing["hop_s"])) + moved)
 
     def crops(
         self,

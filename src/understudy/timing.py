@@ -13,6 +13,10 @@ from understudy.errors import ConfigError, DataError
 
 Window = float | Literal["clip"]
 
+Grid = Literal["inside", "centred"]
+"""Where windows lie: from the clip's start on as long as they fit, or with their centres at hop_s,
+2 hop_s, ... up to the clip's end, moved to lie inside the clip."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WindowPlan:
@@ -23,11 +27,14 @@ class WindowPlan:
         length: Samples in every window. Only the window of a clip shorter than `length` reaches
             past the clip's end; the rest of it is zeros.
         centre_s: Instant each window stands for, seconds from the clip's start, float64 (frame,).
+        mirrored: Samples by which the clip is continued at both ends, mirrored there, before it is
+            cut into windows; `start` counts from the first of them.
     """
 
     start: np.ndarray
     length: int
     centre_s: np.ndarray
+    mirrored: int = 0
 
     @property
     def n(self) -> int:
@@ -61,14 +68,20 @@ def plan_windows(n_samples: int, rate_hz: int, window_s: Window, hop_s: float) -
     return WindowPlan(start=start, length=length, centre_s=centre_s)
 
 
-def frame_centres(n_frames: int, window_s: Window, hop_s: float, duration_s: float) -> np.ndarray:
+def frame_centres(
+    n_frames: int, window_s: Window, hop_s: float, duration_s: float, grid: Grid = "inside"
+) -> np.ndarray:
     """Instants of a timeline's frames, seconds from the clip's start, float64 (n_frames,).
 
-    Frame i of a planned timeline is centred at i * hop_s + window_s / 2; a frame that stands for
-    the whole clip (window "clip", or a clip shorter than the window) at the clip's middle.
+    Frame i of a planned timeline is centred at i * hop_s + window_s / 2, on the grid "centred" at
+    (i + 1) * hop_s or as near to it as the window lies inside the clip; a frame that stands for the
+    whole clip (window "clip", or a clip shorter than the window) at the clip's middle.
     """
     if window_s == "clip":
         return np.full(n_frames, duration_s / 2)
+    if grid == "centred":
+        half = min(window_s, duration_s) / 2
+        return np.clip(np.arange(1, n_frames + 1) * hop_s, half, duration_s - half)
     first = min(window_s, duration_s) if n_frames == 1 else window_s
     return np.arange(n_frames) * hop_s + first / 2
 

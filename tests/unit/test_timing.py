@@ -109,3 +109,10 @@ def test_covering_windows_are_the_fewest_and_reach_both_ends(n, length):
     assert (gaps > 0).all()
     assert (gaps <= length).all()
     assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+def test_centred_grid_moves_its_last_windows_into_the_clip():
+    assert frame_centres(5, 3.0, 2.0, 10.0, "centred").tolist() == [2, 4, 6, 8, 8.5]
+    assert frame_centres(1, 3.0, 2.0, 3.2, "centred").tolist() == pytest.approx([1.7])
+    assert frame_centres(1, 3.0, 2.0, 1.0, "centred").tolist() == [0.5]
+    assert frame_centres(1, "clip", 0.0, 10.0, "centred").tolist() == [5.0]

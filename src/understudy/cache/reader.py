@@ -79,8 +79,9 @@ class CacheReader:
 
     @property
     def timing(self) -> dict[str, Any]:
-        """window_s and hop_s, as `understudy.timing.frame_centres` takes them."""
-        return {key: self.attributes[key] for key in ("window_s", "hop_s")}
+        """window_s, hop_s and grid, as `understudy.timing.frame_centres` takes them."""
+        names = ("window_s", "hop_s", "grid")
+        return {key: self.attributes[key] for key in names if key in self.attributes}
 
     @property
     def n_clips(self) -> int:
