@@ -118,6 +118,10 @@ def prepare(
         "clips": {name: len(getattr(split, name)) for name in ("train", "valid", "test")},
         "left_out": sorted(index.clips["clip_id"].iloc[watched[~usable[watched]]].tolist()),
         "settings": settings.identity(),
+        "paths": {
+            "cache": None if cache is None else str(cache.absolute()),
+            "root": str(index.root.absolute()),
+        },
         "provenance": {
             "understudy": __version__,
             "torch": torch.__version__,
