@@ -72,13 +72,16 @@ class Teacher(ABC):
     network: nn.Module | None
     window_s: Window
     hop_s: float
+    Settings: type[TeacherSettings] = TeacherSettings
+    """What `teachers.build` takes; kept in `options`."""
     hear_padding: Literal["constant", "reflect"] = "constant"
     """What `centred` takes to lie beyond a clip's ends: zeros, or the clip mirrored."""
 
     def __init__(
         self, card: TeacherCard, weights: Any, device: str, settings: Mapping[str, Any]
     ) -> None:
-        options = config.from_mapping(TeacherSettings, settings, f"teacher {card.name}")
+        options = config.from_mapping(self.Settings, settings, f"teacher {card.name}")
+        self.options = options
         self.card = card
         self.window_s, self.hop_s = self._timing(
             options.window_s, options.hop_s, card.window_s, card.hop_s
@@ -116,6 +119,10 @@ class Teacher(ABC):
     @abstractmethod
     def _make_network(self) -> nn.Module | None:
         """Network without meaningful weights (it is made on the meta device), or None."""
+
+    def _state(self, content: Mapping[Any, Any]) -> Any:
+        """The network's state_dict, in what its file of weights holds."""
+        return content
 
     def _prepared(self, network: nn.Module) -> nn.Module:
         """The form of `network`, weights in it, that is computed with."""
@@ -205,6 +212,8 @@ class Teacher(ABC):
 
     def embed_windows(self, audio: torch.Tensor, plan: WindowPlan) -> torch.Tensor:
         """Embeddings (batch, time, dim) of the planned windows of audio (batch, samples)."""
+        if plan.mirrored:
+            audio = nn.functional.pad(audio, (plan.mirrored, plan.mirrored), "reflect")
         n_missing = int(plan.start[-1]) + plan.length - audio.shape[-1]
         audio = nn.functional.pad(audio, (0, max(0, n_missing)))
         places = [(clip, int(start)) for clip in range(len(audio)) for start in plan.start]
@@ -281,7 +290,7 @@ class Teacher(ABC):
         if weights == weights_files.RANDOM:
             return weights_files.random_(network, seed)
         path = weights_files.locate(self.card) if weights is None else Path(weights)
-        return weights_files.load_(network, path)
+        return weights_files.load_(network, path, self._state)
 
 
 def _device(name: str) -> torch.device:
