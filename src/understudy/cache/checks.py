@@ -182,7 +182,7 @@ def _strays(store: Store) -> Iterator[Problem]:
     for partial in files.partials(store.path):
         yield Problem("orphan", partial, "left by a writer that was killed; extracting removes it")
     expected = {store.record_path(k) for k in range(store.n_shards)}
-    for name in store.kind.arrays:
+    for name in store.plain:
         expected |= {store.chunk_path(name, k) for k in range(store.n_shards)}
         for file in sorted((store.path / name / "c").rglob("*")):
             if file.is_file() and file not in expected and not file.name.endswith(files.PARTIAL):

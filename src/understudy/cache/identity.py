@@ -43,7 +43,7 @@ class Track:
 
     def __post_init__(self) -> None:
         contract = schema.load()
-        identity = contract.identity_names(self.kind)
+        identity = contract.identity_names(contract.kind(self.kind).name)
         for key in self.identity:
             if key not in identity:
                 raise CacheError(f"track {self.name}: {unknown('identity key', key, identity)}")
@@ -66,14 +66,14 @@ class Track:
     def full_identity(self) -> dict[str, Any]:
         """All identity attributes, the schema's version and the layout among them."""
         contract = schema.load()
-        values = {
+        own = {
             "schema_version": contract.version,
             "kind": self.kind,
             "layout": LAYOUT,
             "name": self.name,
             "dtype": self.dtype,
-            **self.identity,
         }
+        values = own | self.identity | own
         return {
             key: float(value)
             if contract.attributes[key].type == "number" and type(value) is int

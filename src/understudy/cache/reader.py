@@ -163,6 +163,8 @@ class CacheReader:
         start, count = self._checked_frames(frames, len(index))
         out = self._checked_out(out, len(index), count)
         n_frames = self._valid[index]
+        if not len(index):
+            return out, n_frames
         take = None
         checked = start is None or self.store.kind.check_parts
         ready = self._checked if checked else self._located

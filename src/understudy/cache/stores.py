@@ -56,7 +56,7 @@ def find(cache_dir: Path | str, dataset: str, track: str, store: str | None = No
         option = "--audio" if track == "audio" else f"--teacher {track}"
         raise CacheError(
             f"{folder}: no store of '{track}'. {_list(there)} "
-            f"Make one: understudy extract {dataset} {option} --cache {cache_dir}"
+            f"Make one: understudy extract {dataset} --root FOLDER {option} --cache {cache_dir}"
         )
     if len(named) > 1:
         identities = {path: CacheReader(path).identity for path in named}

@@ -87,6 +87,7 @@ class StoreWriter:
         else:
             writer._write_arrays(n_clips)
             writer._write_group(track.store_attributes(complete=False))
+        files.remove(*files.partials(path))
         return writer
 
     @property
@@ -234,7 +235,6 @@ class StoreWriter:
                 f"{self.path}: {', '.join(sorted(foreign))} was rewritten with other codecs or "
                 "chunks; it can be read but not extended"
             )
-        files.remove(*files.partials(self.path))
         shapes = {metadata["shape"][0] for metadata in found.arrays.values()}
         if max(shapes) < self.sizes["n_clips"] or len(shapes) > 1:
             self._mark_incomplete()
