@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy import config, students, teachers
-from understudy.errors import ConfigError, UnderstudyError
+from understudy.errors import ConfigError
+from understudy.evaluate.predictions import on_device
 from understudy.evaluate.runs import Run
-from understudy.students.base import Student
 
 TEACHER_S = 10.0
 """Audio in a teacher's iteration, seconds; also the clip of clips/s."""
@@ -110,7 +110,8 @@ def student_model(run: Run, device: str) -> Model:
     settings = dict(run.config["settings"]["student"])
     name = settings.pop("name")
     with torch.random.fork_rng(devices=[]):
-        student = _on(students.build(name, len(run.label_names), **settings).eval(), device)
+        student = students.build(name, len(run.label_names), **settings).eval()
+    student = on_device(student, device)
     clip_samples = round(TEACHER_S * student.sample_rate)
     return Model(
         name=name,
@@ -234,15 +235,6 @@ def _synchronise(device: str) -> None:
 
 def _student_key(run: Run) -> str:
     return config.digest([run.config["settings"]["student"], len(run.label_names)])
-
-
-def _on(module: Student, device: str) -> Student:
-    try:
-        return module.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UnderstudyError(
-            f"--device {device}: cannot be used ({str(error).splitlines()[0]})"
-        ) from None
 
 
 def _cpu_model() -> str:

@@ -23,6 +23,7 @@ from understudy.errors import (
 from understudy.evaluate import teacher_lr
 from understudy.evaluate.runs import Run
 from understudy.index import ClipIndex
+from understudy.students.base import Student
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,11 @@ class Place:
 
 
 def place_of(run: Run, cache: Path | None, root: Path | None) -> Place:
-    """Where a run's own dataset is: what is given, else what training was given."""
-    paths = run.config.get("paths") or {}
-    return Place(
-        cache or (Path(paths["cache"]) if paths.get("cache") else None),
-        root or (Path(paths["root"]) if paths.get("root") else None),
-    )
+    """Where a run's own dataset is: what is given, else, if nothing is, where training found it."""
+    if cache is not None or root is not None:
+        return Place(cache, root)
+    paths = {key: Path(path) for key, path in run.config.get("paths", {}).items() if path}
+    return Place(paths.get("cache"), paths.get("root"))
 
 
 @dataclass(frozen=True)
@@ -186,13 +186,18 @@ def _by_student(
             used.append(row)
             yield samples
 
+    student = on_device(student, device)
+    scores = predict.predict_clips(student, clips(), run.config["task"])
+    return Predictions(np.array(used, np.int64), scores, left_out)
+
+
+def on_device(student: Student, device: str) -> Student:
+    """`student` on `device`; ConfigError for a device that is not to be had."""
     try:
-        student = student.to(device)
+        return student.to(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device}: cannot be used ({reason})") from None
-    scores = predict.predict_clips(student, clips(), run.config["task"])
-    return Predictions(np.array(used, np.int64), scores, left_out)
 
 
 def provenance(device: str) -> dict[str, str]:

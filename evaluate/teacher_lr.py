@@ -255,7 +255,7 @@ def _record(
         "split_digest": index.split_digest,
         "stores": {reader.name: cast(dict, config.to_mapping(reader.identity))},
         "settings": {SYSTEM: {"silence_db": silence_db, "grid": list(grid)}},
-        "paths": {"cache": str(cache)},
+        "paths": {"cache": str(cache.absolute()), "root": str(index.root.absolute())},
         "provenance": {
             "understudy": __version__,
             "scikit-learn": sklearn.__version__,

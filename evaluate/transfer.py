@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from understudy import config, metrics
-from understudy.errors import ConfigError, DataError, unknown
+from understudy.errors import ConfigError, DataError, UnderstudyError, unknown
 from understudy.evaluate.predictions import (
     Place,
     place_of,
@@ -226,7 +226,11 @@ def transfer_to(
 
 
 def _earlier_targets(run: Run) -> dict[str, Any]:
-    return run.evaluations.get("transfer", {}).get("targets", {})
+    """Other datasets the run was tried on; nothing where the file is another run's or damaged."""
+    try:
+        return run.evaluations.get("transfer", {}).get("targets", {})
+    except UnderstudyError:
+        return {}
 
 
 def _rows(index: ClipIndex, split: str | None) -> tuple[np.ndarray, str]:
