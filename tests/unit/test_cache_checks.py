@@ -68,7 +68,7 @@ def test_every_flipped_bit_of_a_shard_names_the_clip_it_hits(path):
 def test_swapped_files(path, name):
     one, other = path / name, path / name.replace("c/1", "c/0")
     one_bytes, other_bytes = one.read_bytes(), other.read_bytes()
-    assert one_bytes != other_bytes or "status" in name
+    assert one_bytes != other_bytes
     one.write_bytes(other_bytes)
     other.write_bytes(one_bytes)
     found = cache.verify(path)

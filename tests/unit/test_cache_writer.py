@@ -68,6 +68,36 @@ def test_a_kill_before_any_rename_loses_no_committed_shard_and_resumes_to_the_sa
         assert cache.verify(path) == []
 
 
+def test_a_kill_while_a_shard_is_replaced_never_passes_old_rows_for_new(tmp_path, monkeypatch):
+    track = stores.track()
+    new = stores.contents(track, 10, seed=1, bad=False)
+    new.clip_key += np.uint64(1)
+    rename = Path.replace
+    for limit in range(6):
+        path, _ = stores.make(tmp_path / str(limit), track, bad=False)
+        writer = cache.StoreWriter.open_or_create(path.parent, track, 10, 4)
+        left = limit + 1  # the group's metadata, marked incomplete, come first
+
+        def replace(self, target):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        with pytest.raises(Killed):
+            writer.write_shard(1, new.payload(writer.rows(1)), {})
+        monkeypatch.setattr(Path, "replace", rename)
+        assert left == 0
+        assert not writer.committed(1)
+        reader = cache.CacheReader(path)
+        rows = [row for row in writer.rows(1) if reader.status[row] == 1]
+        assert len(rows) == (4 if limit == 5 else 0)
+        np.testing.assert_array_equal(reader.gather(rows)[0], new.data[rows])
+        assert stores.write_pending(writer, new) == [0, 1, 2]
+
+
 def test_an_error_while_writing_is_reported_and_tidied(tmp_path, monkeypatch):
     track = stores.track()
     writer = cache.StoreWriter.open_or_create(tmp_path, track, 10, 4)
