@@ -75,6 +75,7 @@ def window_levels(samples: np.ndarray, start: np.ndarray, length: int) -> np.nda
     """RMS of every window in dBFS, float16 (time,): over the samples it holds, not its padding."""
     energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
     stop = np.minimum(start + length, len(samples))
+    start = np.maximum(start, 0)
     mean = (energy[stop] - energy[start]) / np.maximum(stop - start, 1)
     floor = 10.0 ** (LEVEL_FLOOR_DB / 10)
     return (10.0 * np.log10(np.maximum(mean, floor))).astype(np.float16)
@@ -143,7 +144,9 @@ class ShardTrack:
         assert self.levels is not None
         if plan.mirrored:
             samples = np.pad(samples, plan.mirrored, "reflect")
-        self.levels[row, : plan.n] = window_levels(samples, plan.start, plan.length)
+        self.levels[row, : plan.n] = window_levels(samples, plan.start - plan.silent, plan.length)
+        if plan.silent:
+            samples = np.pad(samples, (plan.silent, 0))
         for frame, start in enumerate(plan.start):
             waiting = self._waiting[plan.length]
             waiting.append((row, frame, samples[start : start + plan.length]))

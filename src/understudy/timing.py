@@ -29,12 +29,15 @@ class WindowPlan:
         centre_s: Instant each window stands for, seconds from the clip's start, float64 (frame,).
         mirrored: Samples by which the clip is continued at both ends, mirrored there, before it is
             cut into windows; `start` counts from the first of them.
+        silent: Samples of silence put before the clip; `start` counts from the first of them, and
+            the last windows may reach past the clip's end, too.
     """
 
     start: np.ndarray
     length: int
     centre_s: np.ndarray
     mirrored: int = 0
+    silent: int = 0
 
     @property
     def n(self) -> int:

@@ -214,8 +214,8 @@ class Teacher(ABC):
         """Embeddings (batch, time, dim) of the planned windows of audio (batch, samples)."""
         if plan.mirrored:
             audio = nn.functional.pad(audio, (plan.mirrored, plan.mirrored), "reflect")
-        n_missing = int(plan.start[-1]) + plan.length - audio.shape[-1]
-        audio = nn.functional.pad(audio, (0, max(0, n_missing)))
+        n_missing = int(plan.start[-1]) + plan.length - audio.shape[-1] - plan.silent
+        audio = nn.functional.pad(audio, (plan.silent, max(0, n_missing)))
         places = [(clip, int(start)) for clip in range(len(audio)) for start in plan.start]
         step = max(1, BATCH_S * self.card.sample_rate // plan.length)
         embedding = torch.empty(len(places), self.card.dim, device=self.device)
