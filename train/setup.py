@@ -120,7 +120,7 @@ def prepare(
         "settings": settings.identity(),
         "paths": {
             "cache": None if cache is None else str(cache.absolute()),
-            "root": str(index.root.absolute()),
+            "root": None if index.root == Path() else str(index.root.absolute()),
         },
         "provenance": {
             "understudy": __version__,
