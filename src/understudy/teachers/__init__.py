@@ -24,7 +24,11 @@ __all__ = ["TeacherCard", "TeacherSpec", "build", "card", "from_spec", "names"]
 _EFFICIENTAT = "understudy.teachers.efficientat:EfficientAT"
 _TEACHERS = Registry(
     "teacher",
-    {"spectral": "understudy.teachers.spectral:Spectral"}
+    {
+        "spectral": "understudy.teachers.spectral:Spectral",
+        "passt": "understudy.teachers.passt:Passt",
+        "panns": "understudy.teachers.panns:Panns",
+    }
     | {name: _EFFICIENTAT for name in CARDS if name.startswith("mn")},
 )
 

@@ -13,7 +13,7 @@ from torch import nn
 from understudy import config
 from understudy.errors import ConfigError, DataError
 from understudy.teachers import weights as weights_files
-from understudy.teachers.card import TeacherCard, TeacherSpec
+from understudy.teachers.card import TeacherCard, TeacherSettings, TeacherSpec
 from understudy.timing import (
     Window,
     WindowPlan,
@@ -27,22 +27,6 @@ BATCH_S = 120
 
 CPU_PASS_SAMPLES = 1_000_000
 """Samples in one pass on a CPU: 16 windows of mn04. Larger passes outgrow its caches."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherSettings:
-    """Settings of `teachers.build`."""
-
-    window_s: float | Literal["clip"] | None = None
-    """Window of the timeline, seconds; by default the card's."""
-    hop_s: float | None = None
-    """Hop, seconds; by default the card's, or back to back where window_s is given."""
-    seed: int = 0
-    """Of random weights; of no use with others."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network, under autocast; the front end always computes in float32."""
-    compile: bool = False
-    """Whether the network runs through torch.compile: quicker, and other in the last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +254,10 @@ class Teacher(ABC):
         if window_s is None:
             window_s, hop_s = own_window_s, own_hop_s if hop_s is None else hop_s
         if window_s == "clip":
+            if hop_s:
+                raise ConfigError(
+                    f"wanted one embedding per clip, or a window to a hop of {hop_s:g} s"
+                )
             return "clip", 0.0
         if isinstance(window_s, str):
             raise ConfigError(f"wanted a window in seconds or 'clip', found '{window_s}'")

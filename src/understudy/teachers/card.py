@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from understudy.timing import Window
 
@@ -56,6 +56,22 @@ class TeacherCard:
     def whole_s(self) -> float:
         """Longest window that passes whole, seconds."""
         return self.longest_pass_s or self.chunk_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """Settings of `teachers.build`."""
+
+    window_s: float | Literal["clip"] | None = None
+    """Window of the timeline, seconds; by default the card's."""
+    hop_s: float | None = None
+    """Hop, seconds; by default the card's, or back to back where window_s is given."""
+    seed: int = 0
+    """Of random weights; of no use with others."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network, under autocast; the front end always computes in float32."""
+    compile: bool = False
+    """Whether the network runs through torch.compile: quicker, and other in the last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
