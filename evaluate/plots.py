@@ -143,7 +143,7 @@ def per_class(
                 axes.barh(y + offset, shown, **bars)
             else:
                 dots = {"color": colour(one.system), "alpha": one.opacity, "mec": SURFACE}
-                axes.plot(x, y, "o", ms=5.5, mew=0.6, **dots)
+                axes.plot(x, y, "o", ms=5.5, mew=0.6, clip_on=False, **dots)
         for k, label_values in enumerate(zip(*(one.values for one in series), strict=True)):
             if all(value is None for value in label_values):
                 axes.text(0.005, k, "undefined: no positive clip", va="center", color=MUTED)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from understudy import checkpoint
 from understudy.errors import UnderstudyError
 from understudy.evaluate import curves, plots, summary
-from understudy.evaluate.runs import Run
+from understudy.evaluate.runs import read_all
 
 TEMPLATES = Path(__file__).with_name("templates")
 MANY_CLASSES = 24
@@ -45,7 +45,7 @@ def report(run_dirs: Sequence[str | Path], out: str | Path, title: str | None = 
     Raises:
         UnderstudyError: A run without a score, an unreadable file, or a folder that cannot be made.
     """
-    runs = [Run.read(path) for path in run_dirs]
+    runs = read_all(run_dirs)
     content = summary.summarise(runs)
     page = render(content, curves.panels(runs), title)
     out = Path(out)
@@ -79,12 +79,6 @@ def render(
     sections += [(table["id"], table["heading"]) for table in (*scores, *transfers)]
     sections += [("training", "Training")] if drawn else []
     sections += [("complexity", "Complexity")] if content["complexity"] else []
-    values = {
-        run["run"]: run["value"]
-        for table in content["scores"]
-        for row in table["rows"]
-        for run in row["runs"]
-    }
     datasets = ", ".join(table["dataset"] for table in content["scores"])
     return environment.get_template("report.html.jinja").render(
         title=title or f"Students and their teachers on {datasets}",
@@ -100,7 +94,7 @@ def render(
         complexity=content["complexity"],
         teachers=list(content["teachers"].values()),
         datasets=content["datasets"],
-        runs=[_coloured(run) | {"value": values[run["run"]]} for run in content["runs"]],
+        runs=[_coloured(run) for run in content["runs"]],
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )

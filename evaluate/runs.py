@@ -1,7 +1,9 @@
 """A run directory as evaluation sees it: config.json, log.jsonl and evaluation/*.json."""
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ class Run:
     Attributes:
         path: The run directory.
         config: config.json, as training or teacher-lr resolved it.
+        label: What to call it where the directory's name is not enough.
     """
 
     path: Path
     config: dict[str, Any]
+    label: str = ""
 
     @classmethod
     def read(cls, path: str | Path) -> "Run":
@@ -61,8 +65,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the directory."""
-        return self.path.resolve().name
+        """Its label, else the name of its directory."""
+        return self.label or self.path.resolve().name
 
     @property
     def digest(self) -> str:
@@ -134,6 +138,24 @@ class Run:
         head = {"name": name, "understudy": __version__, "run_digest": self.digest}
         checkpoint.write_json(path, head | content)
         return path
+
+
+def read_all(paths: Iterable[str | Path]) -> list[Run]:
+    """Reads runs; those of equal directory names are called by parent and name."""
+    runs = [Run.read(path) for path in paths]
+    count = Counter(run.name for run in runs)
+    return [
+        replace(run, label="/".join(run.path.resolve().parts[-2:])) if count[run.name] > 1 else run
+        for run in runs
+    ]
+
+
+def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
+    """Runs by `key`, in the order given."""
+    result: dict[Any, list[Run]] = {}
+    for run in runs:
+        result.setdefault(key(run), []).append(run)
+    return result
 
 
 def evaluation_path(run_dir: Path, name: str) -> Path:

@@ -8,13 +8,10 @@ from typing import Any
 
 from understudy import __version__, config
 from understudy.errors import UnderstudyError
+from understudy.evaluate.caveats import caveat, teachers, warnings
 from understudy.evaluate.curves import outcome
-from understudy.evaluate.overlap import overlaps
 from understudy.evaluate.plots import SERIES
-from understudy.evaluate.runs import Run
-
-FEW_RUNS = 10
-"""Below this many runs of a system a table carries a caveat."""
+from understudy.evaluate.runs import Run, grouped
 
 Result = dict[str, Any]
 """What `understudy.metrics.evaluate` returns, with provenance: the content of score.json."""
@@ -34,7 +31,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         run.score()
     variants = _variants(runs)
-    by_dataset = _grouped(runs, lambda run: run.dataset)
+    by_dataset = grouped(runs, lambda run: run.dataset)
     scores = [
         {"dataset": name, "split": group[0].score().get("split", "test")}
         | comparison(group, variants, Run.score)
@@ -46,10 +43,10 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "scores": scores,
         "transfers": transfers,
         "complexity": _complexity(runs),
-        "teachers": _teachers(runs),
+        "teachers": teachers(runs),
         "datasets": _datasets(runs),
         "runs": [_describe(run, variants) for run in runs],
-        "warnings": _warnings(runs, transfers),
+        "warnings": warnings(runs, transfers),
     }
 
 
@@ -64,7 +61,7 @@ def comparison(
         result: Score of a run, as written by `understudy.metrics.evaluate`.
     """
     rows = []
-    for key, group in _grouped(runs, lambda run: _row_key(run, variants)).items():
+    for key, group in grouped(runs, lambda run: _row_key(run, variants)).items():
         values = [_number(result(run)["value"]) for run in group]
         student, system, teacher, variant = key
         rows.append(
@@ -94,7 +91,7 @@ def comparison(
         "chance": _means([one["chance"] for one in results]),
         "left_out": sorted({label for one in results for label in one["left_out"]}),
         "n_clips": sorted({one["n_clips"] for one in results}),
-        "caveat": _caveat(counts),
+        "caveat": caveat(counts),
     }
 
 
@@ -140,7 +137,7 @@ def _row_key(run: Run, variants: dict[str, str]) -> tuple[str | None, str, str |
 def _variants(runs: Sequence[Run]) -> dict[str, str]:
     """Run digest -> the settings in which it differs from others of its student and system."""
     result = {run.digest: "" for run in runs}
-    groups = _grouped(runs, lambda run: (run.dataset, run.student, run.system, run.teacher))
+    groups = grouped(runs, lambda run: (run.dataset, run.student, run.system, run.teacher))
     for group in groups.values():
         flat = {run.digest: _flat(run.config.get("settings", {})) for run in group}
         keys = {key for one in flat.values() for key in one if key.split(".")[-1] != "seed"}
@@ -206,14 +203,6 @@ def _means(mappings: Sequence[dict[str, float | None]]) -> dict[str, float | Non
     return {key: statistics.fmean(known) if known else None for key, known in values.items()}
 
 
-def _caveat(counts: Sequence[int]) -> str | None:
-    if counts[0] >= FEW_RUNS:
-        return None
-    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    noun = "run" if counts[-1] == 1 else "runs"
-    return f"{many} {noun} per system: this decides no ordering of the systems."
-
-
 def _complexity(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One table for each machine and way of measuring; a model measured for several runs once."""
     tables: dict[str, dict[str, Any]] = {}
@@ -228,15 +217,6 @@ def _complexity(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for table in tables.values():
         table["models"].sort(key=lambda model: model["role"])  # students first
     return list(tables.values())
-
-
-def _teachers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    facts = ("title", "weights_sha256", "licence_code", "licence_weights", "training_data")
-    return {
-        teacher["name"]: dict.fromkeys(facts) | teacher
-        for run in runs
-        if (teacher := run.score().get("teacher"))
-    }
 
 
 def _datasets(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -260,6 +240,7 @@ def _describe(run: Run, variants: dict[str, str]) -> dict[str, Any]:
         "dataset": run.dataset,
         "fold": run.fold,
         "seed": run.seed,
+        "value": run.score()["value"],
         "digest": run.digest,
         "index_digest": run.config.get("index_digest"),
         "split_digest": run.config.get("split_digest"),
@@ -271,51 +252,6 @@ def _describe(run: Run, variants: dict[str, str]) -> dict[str, Any]:
         | {name: entry.get("provenance", {}) for name, entry in run.evaluations.items()},
         "settings": run.config.get("settings", {}),
     }
-
-
-def _warnings(runs: Sequence[Run], transfers: Sequence[dict[str, Any]]) -> list[str]:
-    found = [line for group in _grouped(runs, lambda run: run.dataset).values()
-             for line in _incomparable(group)]  # fmt: skip
-    targets = sorted({(t["source"], t["target"]) for t in transfers})
-    for run in runs:
-        trained_on = _teachers([run]).get(run.teacher or "", {}).get("training_data") or ()
-        for dataset in (run.dataset, *(t for source, t in targets if source == run.dataset)):
-            found += [
-                f"Teacher {run.teacher}: {sentence}. Its embeddings of {dataset} may be better "
-                "than those of recordings it has never met."
-                for sentence in overlaps(dataset, trained_on)
-            ]
-    for source, target in targets:
-        found += [f"Transfer: {sentence}." for sentence in overlaps(target, [source])]
-    return list(dict.fromkeys(found))
-
-
-def _incomparable(runs: Sequence[Run]) -> Iterable[str]:
-    """What forbids, or qualifies, comparing the runs of one dataset."""
-    dataset = runs[0].dataset
-    metrics = sorted({run.score()["metric"] for run in runs})
-    if len(metrics) > 1:
-        raise UnderstudyError(f"runs of {dataset} have different metrics: {', '.join(metrics)}")
-    if len({run.score()["index_digest"] for run in runs}) > 1:
-        yield f"Runs of {dataset} were scored on different clip lists: do not compare them."
-    for fold, same in _grouped(runs, lambda run: run.fold).items():
-        where = f" fold {fold}" if fold else ""
-        if len({run.score()["n_clips"] for run in same}) > 1:
-            yield f"Runs of {dataset}{where} were scored on different numbers of clips."
-    left_out = max(len(run.score().get("left_out_clips", ())) for run in runs)
-    if left_out:
-        yield f"{left_out} clips of {dataset} could not be used and are in no score."
-    for group in _grouped(runs, lambda run: run.digest).values():
-        if len(group) > 1:
-            names = ", ".join(run.name for run in group)
-            yield f"{names} are one and the same run; it counts {len(group)} times."
-
-
-def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
-    result: dict[Any, list[Run]] = {}
-    for run in runs:
-        result.setdefault(key(run), []).append(run)
-    return result
 
 
 def _order(system: str) -> tuple[int, str]:

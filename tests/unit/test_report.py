@@ -214,6 +214,15 @@ def test_runs_of_one_system_with_other_settings_are_rows_of_their_own(tmp_path: 
     assert [row["variant"] for row in rows] == ["distance_weight 0.3", "distance_weight 0.6"]
 
 
+def test_runs_of_equal_names_are_told_apart(tmp_path: Path) -> None:
+    for fold in (1, 2):
+        (tmp_path / f"fold{fold}").mkdir()
+    runs = [make_run(tmp_path / f"fold{k}", "dc", name="run", fold=k, single=True) for k in (1, 2)]
+    _, content = page_of(runs, tmp_path / "out")
+    assert [run["run"] for run in content["runs"]] == ["fold1/run", "fold2/run"]
+    assert [run["value"] for run in content["runs"]] == [Run.read(p).score()["value"] for p in runs]
+
+
 def test_overlap_with_the_teachers_training_data_is_announced(tmp_path: Path) -> None:
     taught, alone = make_run(tmp_path, "dc"), make_run(tmp_path, "baseline")
     page, content = page_of([taught, alone], tmp_path / "out")

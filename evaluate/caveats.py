@@ -1,0 +1,69 @@
+"""What a reader must know before comparing the numbers of a report."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from understudy.errors import UnderstudyError
+from understudy.evaluate.overlap import overlaps
+from understudy.evaluate.runs import Run, grouped
+
+FEW_RUNS = 10
+"""Below this many runs of a system a table carries a caveat."""
+
+
+def warnings(runs: Sequence[Run], transfers: Sequence[dict[str, Any]]) -> list[str]:
+    """Sentences about overlaps with training data and about runs that do not compare."""
+    found = [line for group in grouped(runs, lambda run: run.dataset).values()
+             for line in _incomparable(group)]  # fmt: skip
+    targets = sorted({(t["source"], t["target"]) for t in transfers})
+    for run in runs:
+        trained_on = teachers([run]).get(run.teacher or "", {}).get("training_data") or ()
+        for dataset in (run.dataset, *(t for source, t in targets if source == run.dataset)):
+            found += [
+                f"Teacher {run.teacher}: {sentence}. Its embeddings of {dataset} may be better "
+                "than those of recordings it has never met."
+                for sentence in overlaps(dataset, trained_on)
+            ]
+    for source, target in targets:
+        found += [f"Transfer: {sentence}." for sentence in overlaps(target, [source])]
+    return list(dict.fromkeys(found))
+
+
+def _incomparable(runs: Sequence[Run]) -> Iterable[str]:
+    """What forbids, or qualifies, comparing the runs of one dataset."""
+    dataset = runs[0].dataset
+    metrics = sorted({run.score()["metric"] for run in runs})
+    if len(metrics) > 1:
+        raise UnderstudyError(f"runs of {dataset} have different metrics: {', '.join(metrics)}")
+    if len({run.score()["index_digest"] for run in runs}) > 1:
+        yield f"Runs of {dataset} were scored on different clip lists: do not compare them."
+    for fold, same in grouped(runs, lambda run: run.fold).items():
+        where = f" fold {fold}" if fold else ""
+        if len({run.score()["n_clips"] for run in same}) > 1:
+            yield f"Runs of {dataset}{where} were scored on different numbers of clips."
+    left_out = max(len(run.score().get("left_out_clips", ())) for run in runs)
+    if left_out:
+        yield f"{left_out} clips of {dataset} could not be used and are in no score."
+    for group in grouped(runs, lambda run: run.digest).values():
+        if len(group) > 1:
+            names = ", ".join(run.name for run in group)
+            yield f"{names} are one and the same run; it counts {len(group)} times."
+
+
+def caveat(counts: Sequence[int]) -> str | None:
+    """What `counts` runs per system do not decide; None where there are enough of them."""
+    if counts[0] >= FEW_RUNS:
+        return None
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    noun = "run" if counts[-1] == 1 else "runs"
+    return f"{many} {noun} per system: this decides no ordering of the systems."
+
+
+def teachers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Name to title, licences, weights and training data of the runs' teachers."""
+    facts = ("title", "weights_sha256", "licence_code", "licence_weights", "training_data")
+    return {
+        teacher["name"]: dict.fromkeys(facts) | teacher
+        for run in runs
+        if (teacher := run.score().get("teacher"))
+    }
