@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -257,17 +258,59 @@ def _torchaudio_sinc(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarra
 
     common = math.gcd(from_hz, to_hz)
     taps = (to_hz // common) * (from_hz // common) * (1 + 12 / min(from_hz, to_hz) * common)
-    if taps > 2**26:
-        found = f"torchaudio_sinc needs {taps:.0f} filter taps for {from_hz} to {to_hz} Hz"
-        raise AudioError("resample", f"{found}, wanted at most {2**26}; use soxr_hq")
+    _refuse_long_filter("torchaudio_sinc", taps, from_hz, to_hz)
     with torch.inference_mode():
         result = sinc(torch.from_numpy(samples.copy()), from_hz, to_hz).numpy()
     return result[: resampled_length(len(samples), from_hz, to_hz)]
 
 
+_KAISER_CROSSINGS, _KAISER_ROLL_OFF, _KAISER_BETA = 50, 0.9173473712608761, 12.984585247040012
+_KAISER_BLOCKS = 1024  # of one product: bounds memory on long clips
+
+
+@lru_cache(maxsize=8)
+def _kaiser_filter(up: int, down: int) -> tuple[np.ndarray, int]:
+    """Weights (tap, phase) float32 of `up` outputs per `down` inputs, and the taps before the first.
+
+    The taper spans 50 crossings of the sinc without its roll-off, as in resampy.
+    """
+    scale = min(1.0, up / down)
+    reach = math.ceil(_KAISER_CROSSINGS / scale)
+    phase = np.arange(up) * (down / up)
+    tap = np.arange(-reach, math.floor(phase[-1]) + reach + 1)
+    t = scale * (phase - tap[:, None])
+    taper = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (t / _KAISER_CROSSINGS) ** 2, 0, None)))
+    taper = np.where(np.abs(t) < _KAISER_CROSSINGS, taper / np.i0(_KAISER_BETA), 0)
+    sinc = np.sinc(_KAISER_ROLL_OFF * t)
+    return (scale * _KAISER_ROLL_OFF * sinc * taper).astype(np.float32), reach
+
+
+def _kaiser_best(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    common = math.gcd(from_hz, to_hz)
+    up, down = to_hz // common, from_hz // common
+    _refuse_long_filter("kaiser_best", up * (down + 100 * max(1, down / up)), from_hz, to_hz)
+    weights, reach = _kaiser_filter(up, down)
+    n_blocks = -(-len(samples) // down)
+    behind = n_blocks * down + len(weights) - reach - len(samples)
+    padded = np.pad(samples, (reach, behind))
+    blocks = np.lib.stride_tricks.sliding_window_view(padded, len(weights))[::down][:n_blocks]
+    result = np.empty((n_blocks, up), np.float32)
+    for start in range(0, n_blocks, _KAISER_BLOCKS):
+        part = np.ascontiguousarray(blocks[start : start + _KAISER_BLOCKS])
+        np.matmul(part, weights, out=result[start : start + _KAISER_BLOCKS])
+    return result.reshape(-1)[: resampled_length(len(samples), from_hz, to_hz)]
+
+
+def _refuse_long_filter(resampler: str, taps: float, from_hz: int, to_hz: int) -> None:
+    if taps > 2**26:
+        found = f"{resampler} needs {taps:.0f} filter taps for {from_hz} to {to_hz} Hz"
+        raise AudioError("resample", f"{found}, wanted at most {2**26}; use soxr_hq")
+
+
 _RESAMPLERS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "soxr_hq": _soxr_hq,
     "torchaudio_sinc": _torchaudio_sinc,
+    "kaiser_best": _kaiser_best,
 }
 RESAMPLERS = tuple(_RESAMPLERS)
 
@@ -277,7 +320,8 @@ def resample(
 ) -> np.ndarray:
     """Resamples mono audio (sample,) to float32 of exactly `resampled_length` samples.
 
-    `soxr_hq` is soxr's HQ recipe, `torchaudio_sinc` torchaudio.functional.resample's defaults.
+    `soxr_hq` is soxr's HQ recipe, `torchaudio_sinc` torchaudio.functional.resample's defaults,
+    `kaiser_best` the windowed sinc of that name in resampy 0.4 and librosa.
     """
     if resampler not in _RESAMPLERS:
         raise AudioError("resample", unknown("resampler", resampler, RESAMPLERS))
