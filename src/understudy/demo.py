@@ -96,7 +96,7 @@ def summary(out: Path, steps: int, seconds: float) -> str:
             *rows,
             "",
             f"Report: {out / 'report' / 'index.html'}    ({seconds:.0f} s)",
-            f"{steps} steps on synthetic clips show that every stage works; "
+            f"{steps} steps on synthetic clips show that every stage works;",
             "they decide no ordering of the systems.",
         ]
     )
