@@ -270,7 +270,7 @@ _KAISER_BLOCKS = 1024  # of one product: bounds memory on long clips
 
 @lru_cache(maxsize=8)
 def _kaiser_filter(up: int, down: int) -> tuple[np.ndarray, int]:
-    """Weights (tap, phase) float32 of `up` outputs per `down` inputs, and the taps before the first.
+    """Weights (tap, phase) float32 of `up` outputs per `down` inputs, and the taps before them.
 
     The taper spans 50 crossings of the sinc without its roll-off, as in resampy.
     """
