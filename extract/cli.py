@@ -124,7 +124,7 @@ def command(
 
         built = prepare.build(teachers, _paths(weights), _settings(settings), device)
         planned = prepare.prepare(
-            datasets.load(dataset, root, **config.overrides(options)),
+            datasets.load(dataset, root, **_options(options)),
             built,
             cache,
             audio=audio,
@@ -152,6 +152,13 @@ def _paths(assignments: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--weights wants NAME=PATH, found '{text}'")
         result[name] = path
     return result
+
+
+def _options(assignments: Iterable[str]) -> dict[str, object]:
+    for text in assignments:
+        if "=" not in text:
+            raise ConfigError(f"--option wants KEY=VALUE, found '{text}'")
+    return config.overrides(assignments)
 
 
 def _settings(assignments: Iterable[str]) -> dict[str, dict[str, object]]:

@@ -1,7 +1,9 @@
 """Dask: where the tasks run. The only file that imports it, and only when a run starts.
 
 One worker means a scheduler and a worker inside this process; more mean processes (spawned);
-an address means whatever cluster listens there, with the same paths for data and cache.
+an address means whatever cluster listens there, with the same paths for data and cache. Each task
+computes on one CPU thread, here by `one_thread`, elsewhere by dask's own default: threads of one
+operation wait for each other while decoding takes their cores, and would change the last bits.
 """
 
 import logging
@@ -12,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
 
 from understudy.errors import CacheError, ConfigError
-from understudy.extract.plan import Job, Shard, threads
+from understudy.extract.plan import Job, Shard
 from understudy.extract.progress import Progress
 from understudy.extract.worker import Stopped, process
 
@@ -29,8 +33,13 @@ STOP_S = 30.0  # patience with tasks that were asked to stop
 
 
 @contextmanager
-def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
+def connect(scheduler: str | None, workers: int, slots: int) -> "Iterator[Client]":
     """A dask client; clusters made here end with it.
+
+    Args:
+        scheduler: Address of a cluster that is there already.
+        workers: Processes; 1 is this very process.
+        slots: Tasks at a time inside this process.
 
     Raises:
         ConfigError: Nothing answers at `scheduler`.
@@ -45,13 +54,10 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
         with client:
             yield client
         return
-    process_options: dict[str, Any] = {}
-    if workers > 1:
-        process_options["env"] = {"OMP_NUM_THREADS": str(threads(workers))}
     with deaf_children():
         cluster = LocalCluster(
             n_workers=workers,
-            threads_per_worker=1,
+            threads_per_worker=1 if workers > 1 else slots,
             processes=workers > 1,
             # None would make the scheduler insist on port 8787, which another run may hold.
             dashboard_address=LOCAL_PORT,
@@ -59,10 +65,20 @@ def connect(scheduler: str | None, workers: int) -> "Iterator[Client]":
             scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=logging.CRITICAL,
-            **process_options,
         )
-    with cluster, Client(cluster) as client:
+    with one_thread(), cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Threads started meanwhile compute without help from others; PyTorch's count is restored."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -66,7 +66,8 @@ class Job:
     tracks: tuple[TrackJob, ...]
     device: str
     batch_windows: int
-    decode_threads: int
+    slots: int  # tasks at a time
+    decode_threads: int  # of each task
 
 
 def samples_at(duration_s: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -128,16 +129,16 @@ def shards(
     return result
 
 
-def tasks(pending: Sequence[Shard], workers: int) -> list[tuple[Shard, ...]]:
+def tasks(pending: Sequence[Shard], slots: int) -> list[tuple[Shard, ...]]:
     """Cuts pending shards into dask tasks: long enough that decoding runs ahead of inference,
-    short enough that every worker gets several."""
-    size = max(1, min(TASK_SHARDS, -(-len(pending) // (4 * max(workers, 1)))))
+    short enough that each of `slots` tasks at a time gets several."""
+    size = max(1, min(TASK_SHARDS, -(-len(pending) // (4 * slots))))
     return [tuple(pending[i : i + size]) for i in range(0, len(pending), size)]
 
 
-def threads(workers: int) -> int:
-    """Cores that each of several workers on this machine may count on."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def file_bytes(path: str) -> int:

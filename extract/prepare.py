@@ -127,6 +127,9 @@ def prepare(
         max(plan.clip_bytes(track) for track in tracks),
     )
     by_name = dict(teachers)
+    device = str(next((t.device for t in teachers.values()), "cpu"))
+    # On a CPU one thread a task scales best; a GPU wants one task, with many decoders.
+    slots = workers if workers > 1 or device != "cpu" else plan.cores()
     job = Job(
         run_id=uuid.uuid4().hex,
         root=str(index.root),
@@ -141,9 +144,10 @@ def prepare(
             )
             for track in tracks
         ),
-        device=str(next((t.device for t in teachers.values()), "cpu")),
+        device=device,
         batch_windows=batch_windows,
-        decode_threads=min(MAX_DECODE_THREADS, plan.threads(workers)),
+        slots=slots,
+        decode_threads=max(1, min(MAX_DECODE_THREADS, plan.cores() // slots)),
     )
     return Extraction(index=index, job=job, clips=_clips(index), teachers=by_name)
 

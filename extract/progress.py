@@ -96,10 +96,11 @@ class Report:
         if self.n_failed:
             yield f"  each of them in {self.ledger}"
         if self.done.shards:
+            waited = self.done.wait_s / max(self.done.wait_s + self.done.infer_s, 1e-9)
             yield (
                 f"{self.done.clips / self.wall_s:.1f} clips/s, "
                 f"{self.done.audio_s / self.wall_s:.0f} audio-hours per hour; {split(self.done)}; "
-                f"inference waited {100 * self.done.wait_s / self.wall_s:.0f} % for audio"
+                f"inference waited {100 * waited:.0f} % of its time for audio"
             )
         if self.clipped_samples:
             yield f"{self.clipped_samples} samples clipped to int16, in {self.clipped_clips} clips"

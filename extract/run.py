@@ -156,8 +156,9 @@ def _compute(
             for teacher in planned.teachers.values():
                 stack.callback(worker.lend(teacher, planned.job.device))
         bar = stack.enter_context(Bar(sum(len(shard.clips) for shard in shards), show=progress))
-        client = stack.enter_context(cluster.connect(scheduler, workers))
-        return cluster.drive(client, planned.job, plan.tasks(shards, workers), bar.update)
+        client = stack.enter_context(cluster.connect(scheduler, workers, planned.job.slots))
+        tasks = plan.tasks(shards, planned.job.slots)
+        return cluster.drive(client, planned.job, tasks, bar.update)
 
 
 def _changes(planned: Extraction) -> list[str]:

@@ -7,6 +7,7 @@ that the bytes of a shard depend on its clips and on the batch size alone.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,20 @@ def window_levels(samples: np.ndarray, start: np.ndarray, length: int) -> np.nda
     return (10.0 * np.log10(np.maximum(mean, floor))).astype(np.float16)
 
 
+def strict_cuda() -> AbstractContextManager[None]:
+    """Keeps cuDNN from rounding float32 to TF32, and from choosing algorithms by a race."""
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+
+
 def forward(teacher: Teacher, windows: np.ndarray) -> tuple[np.ndarray, int]:
     """Embeddings of windows, float32 (batch, channel), and how often memory ran out.
 
     Out of memory halves the batch, down to one window.
     """
     try:
-        # cuDNN would round float32 products to TF32, and choose algorithms by timing them.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
             return teacher.forward(torch.from_numpy(windows)).cpu().numpy(), 0
     except torch.OutOfMemoryError:
         if len(windows) == 1:

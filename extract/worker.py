@@ -17,7 +17,7 @@ from understudy.extract.shard import Loaded, ShardTrack, load
 from understudy.teachers import TeacherSpec
 from understudy.teachers.base import Teacher
 
-AHEAD_S = 300.0  # most audio decoded ahead of inference, to bound memory
+AHEAD_S = 120.0  # most audio decoded ahead of inference, to bound memory
 
 
 class Stopped(Exception):

@@ -64,14 +64,12 @@ def test_shard_size_of_the_first_extraction_stays():
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.data())
-def test_tasks_cover_what_is_pending_once(
-    n_clips: int, size: int, workers: int, data: st.DataObject
-):
+def test_tasks_cover_what_is_pending_once(n_clips: int, size: int, slots: int, data: st.DataObject):
     n_shards = -(-n_clips // size)
     numbers = st.sets(st.integers(0, n_shards - 1))
     pending = {"a": data.draw(numbers), "b": data.draw(numbers)}
     shards = plan.shards(clips(n_clips), size, pending)
-    tasks = plan.tasks(shards, workers)
+    tasks = plan.tasks(shards, slots)
     assert [shard for task in tasks for shard in task] == shards
     assert [shard.number for shard in shards] == sorted(pending["a"] | pending["b"])
     for shard in shards:
