@@ -26,6 +26,7 @@ _TEACHERS = Registry(
     "teacher",
     {
         "spectral": "understudy.teachers.spectral:Spectral",
+        "discogs": "understudy.teachers.discogs:Discogs",
         "passt": "understudy.teachers.passt:Passt",
         "panns": "understudy.teachers.panns:Panns",
     }
