@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from understudy import config
+from understudy import config, students
 from understudy.errors import ConfigError, unknown
 from understudy.train.objective import SYSTEMS, ObjectiveSettings
 
@@ -69,6 +69,12 @@ class OptimSettings:
                 f"optim.plateau_factor: wanted between 0 and 1, found {self.plateau_factor}"
             )
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of a run unless it stops early."""
+        if self.max_epochs is None:
+            return self.max_steps
+        return min(self.max_steps, self.max_epochs * steps_per_epoch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings(ObjectiveSettings):
@@ -112,7 +118,10 @@ class RunSettings:
     device: str = "auto"
     """"auto": a GPU where there is one. Only CPU runs are promised to repeat to the last bit."""
     checkpoint_steps: int | None = None
-    """Steps between two checkpoints, beside the one after each epoch."""
+    """Steps between two checkpoints, beside those between epochs."""
+    checkpoint_s: float = 30.0
+    """Least seconds between two checkpoints at the ends of epochs, so that tiny epochs don't spend
+    their time on writing; a killed run repeats what came after its last one, with equal results."""
     log_steps: int = 10
     """Steps between two lines of the log."""
 
@@ -146,6 +155,21 @@ class TrainSettings:
             data=replace(self.data, crop_samples=crop_samples),
             threads=threads,
         )
+
+    @property
+    def crop_samples(self) -> int:
+        """Length of a crop at 16 kHz."""
+        return self.data.crop_samples or students.kind(str(self.student["name"])).input_samples
+
+    def shared(self) -> dict[str, Any]:
+        """What runs over one stream must have in common."""
+        return {
+            "optim.seed": self.optim.seed,
+            "optim.batch": self.optim.batch,
+            "data": {**config.to_mapping(self.data), "crop_samples": self.crop_samples},
+            "run.device": self.run.device,
+            "threads": self.threads,
+        }
 
     def identity(self) -> dict[str, Any]:
         """The settings that make two runs different runs, as a plain mapping."""

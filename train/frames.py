@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,13 @@ from understudy.errors import DataError
 from understudy.timing import frame_centres
 
 _BLOCK_CLIPS = 256
+
+
+class FramesKey(NamedTuple):
+    """One teacher's frames, without those below a level."""
+
+    teacher: str
+    silence_db: float
 
 
 class TeacherFrames:

@@ -1,29 +1,31 @@
-"""Training a student, from the first step to the last; killed at any point, it goes on from there.
+"""Training students, from the first step to the last; killed at any point, it goes on from there.
 
-index, cache -> Stream -> student and Objective -> Adam -> validation -> RUN/best, RUN/last
+index, cache -> Stream -> students and Objectives -> Adam -> validation -> RUN/best, RUN/last
+
+Students that share dataset, fold, seed and crops share one stream: every batch is read once and
+goes to each of them in turn. A lone run is a group of one.
 """
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from understudy import cache as caches
-from understudy import checkpoint, metrics, predict
-from understudy.errors import ConfigError
+from understudy.errors import UnderstudyError
 from understudy.index import ClipIndex
-from understudy.train import snapshot
 from understudy.train.config import resolve
-from understudy.train.runlog import Progress, RunLog
-from understudy.train.setup import Setup, claim, prepare, seed_torch, threads
-from understudy.train.snapshot import State
-from understudy.train.stream import Batch
+from understudy.train.feed import Feed, RunPlan, open_feed
+from understudy.train.learner import Learner, Validation
+from understudy.train.runlog import Progress
+from understudy.train.setup import claim, prepare, threads
+from understudy.train.stream import Batch, Crops
+
+Stores = str | Path | Sequence[str | Path]
 
 
 def train(
@@ -33,7 +35,7 @@ def train(
     system: str | None = None,
     teacher: str | None = None,
     cache: str | Path | None = None,
-    store: str | Path | Sequence[str | Path] = (),
+    store: Stores = (),
     run_dir: str | Path,
     fold: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -64,244 +66,193 @@ def train(
             loss that is not finite.
     """
     chosen = resolve(settings, student=student, system=system, recipe=recipe)
+    plan = RunPlan(run_dir=Path(run_dir), settings=chosen, teacher=teacher)
+    failures = train_group(index, [plan], cache=cache, store=store, fold=fold, progress=progress)
+    for error in failures.values():
+        raise error
+    return plan.run_dir
+
+
+def train_group(
+    index: ClipIndex,
+    plans: Sequence[RunPlan],
+    *,
+    cache: str | Path | None = None,
+    store: Stores = (),
+    fold: int | None = None,
+    progress: bool = True,
+    stop: Callable[[], bool] = bool,
+) -> dict[Path, UnderstudyError]:
+    """Trains several students over one stream; each ends as it would alone.
+
+    A clip that one of the runs cannot use is left out of all of them, so that they stay
+    comparable; this alone makes a run of a group another one than the lone run.
+
+    Args:
+        index, cache, store, fold, progress: See `train`.
+        plans: At least one. They share seed, batch, crops, device and threads.
+        stop: Asked after every epoch; True leaves all runs where they stand.
+
+    Returns:
+        Run directories of the students that could not be trained to their end, and why.
+
+    Raises:
+        UnderstudyError: What keeps the whole group from being trained.
+    """
     stores = [store] if isinstance(store, (str, Path)) else list(store)
-    run_dir = Path(run_dir)
-    with caches.lock(run_dir), threads(chosen.threads), _own_generators():
-        setup = prepare(
+    with ExitStack() as stack:
+        for plan in plans:
+            stack.enter_context(caches.lock(plan.run_dir))
+        stack.enter_context(threads(plans[0].settings.threads))
+        stack.enter_context(_own_generators())
+        feed = open_feed(
             index,
-            chosen,
-            teacher=teacher,
+            plans,
             cache=None if cache is None else Path(cache),
             stores=[str(name) for name in stores],
             fold=fold,
         )
-        claim(run_dir, setup.record)
-        Training(setup, run_dir, progress).run()
-    return run_dir
+        learners = []
+        for plan in plans:
+            setup = prepare(feed, plan)
+            claim(plan.run_dir, setup.record)
+            learner = Learner(setup, plan.run_dir)
+            if not learner.state.ended:
+                learners.append(learner)
+        training = Training(feed, learners, progress)
+        training.run(stop)
+    return training.failures
 
 
 class Training:
-    """One run: `run` is the outline, the other methods are its parts in order."""
+    """A group of runs: `run` is the outline, the other methods are its parts in order."""
 
-    def __init__(self, setup: Setup, run_dir: Path, progress: bool) -> None:
-        self.setup = setup
-        self.run_dir = run_dir
-        self.optim = setup.settings.optim
-        self.state = State()
-        self.groups = setup.objective.parameter_groups(setup.student)
-        self.optimiser = torch.optim.Adam(
-            [{"params": group} for group in self.groups.values() if group],
-            lr=self.optim.lr,
-            weight_decay=self.optim.weight_decay,
-        )
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimiser, factor=self.optim.plateau_factor, patience=self.optim.plateau_patience
-        )
-        self.spans = setup.student.step_spans(setup.stream.crop_samples)
+    def __init__(self, feed: Feed, learners: Sequence[Learner], progress: bool) -> None:
+        self.feed = feed
+        self.learners = list(learners)
+        self.failures: dict[Path, UnderstudyError] = {}
+        self.clock = Clock(feed)
         self.show_progress = progress
-        self.begun_s = time.perf_counter()
-        self.steps_here = 0
 
-    def run(self) -> None:
-        """Trains until something ends it, leaving a checkpoint after every epoch."""
-        log_bytes = self.resume()
-        if self.state.ended:
-            return
-        self.log = RunLog(self.run_dir / "log.jsonl", log_bytes)
-        self.progress = Progress(self.total_steps, self.state.step, self.show_progress)
+    def run(self, stop: Callable[[], bool] = bool) -> None:
+        """Trains until something ends each of them, leaving checkpoints on the way."""
+        with ExitStack() as stack:
+            for learner in self.learners:
+                learner.open()
+                stack.callback(learner.close)
+            done = max((learner.state.step for learner in self.learners), default=0)
+            total = max((learner.total_steps for learner in self.learners), default=0)
+            self.progress = Progress(total, done, self.show_progress and bool(self.learners))
+            stack.callback(self.progress.close)
+            while (active := self.active()) and not stop():
+                epoch = min(learner.state.epoch for learner in active)
+                here = [learner for learner in active if learner.state.epoch == epoch]
+                self.train_epoch(epoch, here)
+                self.finish_epoch([learner for learner in here if learner in self.active()])
+
+    def active(self) -> list[Learner]:
+        """Those that have not come to an end, good or bad. After a kill some may be ahead of
+        others; the stream begins with the last of them."""
+        return [
+            learner
+            for learner in self.learners
+            if not learner.state.ended and learner.run_dir not in self.failures
+        ]
+
+    def train_epoch(self, epoch: int, learners: Sequence[Learner]) -> None:
+        """The batches of an epoch that are left, each to those whose turn it is."""
+        for learner in learners:
+            learner.begin_epoch()
+        first = min(learner.state.position for learner in learners)
+        until = max(learner.until for learner in learners)
+        plan = self.feed.stream.crops(epoch)[first:until]
+        for position, (batch, images) in enumerate(self.read(plan), first):
+            taking = [learner for learner in learners if learner.takes(position)]
+            shown: dict[str, list[str]] = {}
+            for learner in taking:
+                with self.guard(learner):
+                    _collect(shown, self.step(learner, batch, images.of(learner)))
+            self.clock.steps += 1
+            self.progress.step(max((learner.state.step for learner in taking), default=0))
+            if shown:
+                waiting = f"{self.clock.timing()['waiting_for_data']:.0%}"
+                self.progress.show(waiting=waiting, **_joined(shown))
+
+    def step(self, learner: Learner, batch: Batch, image: Tensor | None) -> dict[str, str]:
+        """One update of one student; returns what the live line shows."""
+        losses = learner.step(batch, image)
+        state, run = learner.state, learner.setup.settings.run
+        shown: dict[str, str] = {}
+        if state.step % run.log_steps == 0:
+            shown = learner.log_step(losses, self.clock.timing())
+        if run.checkpoint_steps and state.step % run.checkpoint_steps == 0:
+            learner.save()
+        return shown
+
+    def finish_epoch(self, learners: Sequence[Learner]) -> None:
+        """Validates all who have come to the epoch's end, in one pass over the windows."""
+        validations = {learner: Validation(learner) for learner in learners}
+        for batch, images in self.read(self.feed.stream.windows(self.feed.valid_rows)):
+            for learner, validation in validations.items():
+                validation.add(batch, images.of(learner))
+        shown: dict[str, list[str]] = {}
+        for learner, validation in validations.items():
+            with self.guard(learner):
+                _collect(shown, learner.finish_epoch(validation, self.clock.timing()))
+                if learner.due:
+                    learner.save()
+        self.progress.show(**_joined(shown))
+
+    def read(self, plan: Sequence[Crops]) -> Iterator[tuple[Batch, "Images"]]:
+        """Batches on the device, with what the students' front ends make of them."""
+        for batch in self.feed.stream.read(plan):
+            moved = batch.to(self.feed.device)
+            yield moved, Images(moved)
+
+    @contextmanager
+    def guard(self, learner: Learner) -> Iterator[None]:
+        """What ends one run early does not end the others."""
         try:
-            while not self.state.ended:
-                self.train_epoch()
-                self.finish_epoch(*self.validate())
-                self.save()
-        finally:
-            self.progress.close()
-            self.log.close()
+            yield
+        except UnderstudyError as error:
+            self.failures[learner.run_dir] = error
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of the run unless it stops early."""
-        if self.optim.max_epochs is None:
-            return self.optim.max_steps
-        return min(self.optim.max_steps, self.optim.max_epochs * self.setup.stream.steps_per_epoch)
 
-    def train_epoch(self) -> None:
-        """The rest of the current epoch's batches."""
-        state, run = self.state, self.setup.settings.run
-        plan = self.setup.stream.crops(state.epoch)[state.position :]
-        plan = plan[: self.optim.max_steps - state.step]
-        sums = {
-            name: torch.tensor(value, dtype=torch.float64) for name, value in state.sums.items()
-        }
-        for batch in self.setup.stream.read(plan):
-            losses = self.step(batch.to(self.setup.device))
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.double()
-            state.step += 1
-            state.position += 1
-            self.steps_here += 1
-            self.progress.step()
-            if state.step % run.log_steps == 0:
-                self.log_step(losses)
-            if run.checkpoint_steps and state.step % run.checkpoint_steps == 0:
-                state.sums = {name: float(value) for name, value in sums.items()}
-                self.save()
-        state.sums = {name: float(value) for name, value in sums.items()}
+class Images:
+    """Decibel images of a batch; front ends that are alike compute theirs once."""
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update. Gradients are clipped apart: L_teacher must not throttle the student."""
-        self.setup.student.train()
-        _, losses = self.forward(batch)
-        self.optimiser.zero_grad()
-        losses["total"].backward()
-        for group in self.groups.values():
-            torch.nn.utils.clip_grad_norm_(group, self.optim.clip_norm)
-        self.optimiser.step()
-        return {name: value.detach() for name, value in losses.items()}
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits (batch, label) and the objective's losses."""
-        output = self.setup.student(batch.audio)
-        frames = None if batch.frames is None else self.setup.standardise(batch.frames)
-        losses = self.setup.objective(
-            output, batch.labels, frames, batch.valid, batch.centre_s, self.spans
-        )
-        return output.logits, losses
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._known: dict[type[nn.Module], Tensor] = {}
 
     @torch.no_grad()
-    def validate(self) -> tuple[dict[str, float], float]:
-        """Mean losses over the windows of all validation clips, and mAP or accuracy of the clips.
+    def of(self, learner: Learner) -> Tensor | None:
+        """The image for a learner's student; None where its front end is itself learned."""
+        student = learner.setup.student
+        kind = student.front_end_class
+        if any(True for _ in student.get_submodule(student.front_end_name).parameters()):
+            return None
+        if kind not in self._known:
+            self._known[kind] = student.front_end(self.batch.audio)
+        return self._known[kind]
 
-        Windows and averaging are those of `predict.predict_clips`.
-        """
-        setup = self.setup
-        setup.student.eval()
-        rows = setup.split.valid[setup.stream.usable[setup.split.valid]]
-        scores = np.zeros((len(rows), setup.index.n_labels))
-        n_windows = np.zeros(len(rows))
-        sums: dict[str, float] = {}
-        for batch in setup.stream.read(setup.stream.windows(rows)):
-            logits, losses = self.forward(batch.to(setup.device))
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.rows)
-            clips = np.searchsorted(rows, batch.rows)
-            probabilities = predict.probabilities(logits, setup.index.task)
-            np.add.at(scores, clips, probabilities.double().cpu().numpy())
-            np.add.at(n_windows, clips, 1)
-        losses = {name: value / n_windows.sum() for name, value in sums.items()}
-        _check_finite(losses, f"the validation loss after step {self.state.step}")
-        scores /= n_windows[:, None]
-        labels = setup.index.labels[rows]
-        if setup.index.task == "multi-label":
-            return losses, metrics.average_precision(scores, labels)[1]
-        return losses, metrics.accuracy(scores, labels)
 
-    def finish_epoch(self, valid_losses: dict[str, float], value: float) -> None:
-        """Logs the epoch, keeps the best weights, adapts the learning rate, decides on the end."""
-        state, optim = self.state, self.optim
-        metric = "mAP" if self.setup.index.task == "multi-label" else "accuracy"
-        steps = max(1, state.position)
-        losses = {name: total / steps for name, total in state.sums.items()}
-        _check_finite(losses, f"a training loss up to step {state.step}")
-        state.epoch += 1
-        state.position, state.sums = 0, {}
-        self.log.write(
-            "epoch",
-            epoch=state.epoch,
-            step=state.step,
-            lr=self.lr,
-            train=losses,
-            valid=valid_losses,
-            metric=metric,
-            value=value,
-            timing=self.timing(),
-        )
-        if state.best is None or value > state.best["value"]:
-            state.best = {
-                "metric": metric,
-                "value": value,
-                "epoch": state.epoch,
-                "step": state.step,
-                "valid_loss": valid_losses["student"],
-            }
-            self.save_best()
-        self.progress.show(valid=f"{valid_losses['student']:.3f}", **{metric: f"{value:.3f}"})
-        if state.lowest_loss is None or valid_losses["student"] < state.lowest_loss:
-            state.lowest_loss, state.stale_epochs = valid_losses["student"], 0
-        else:
-            state.stale_epochs += 1
-        self.plateau.step(valid_losses["student"])
-        if state.step >= optim.max_steps:
-            state.ended = f"optim.max_steps {optim.max_steps}"
-        elif optim.max_epochs is not None and state.epoch >= optim.max_epochs:
-            state.ended = f"optim.max_epochs {optim.max_epochs}"
-        elif state.stale_epochs >= optim.stop_patience:
-            state.ended = f"no lower validation loss for {state.stale_epochs} epochs"
-        if state.ended:
-            self.log.write(
-                "end",
-                reason=state.ended,
-                epoch=state.epoch,
-                step=state.step,
-                best=state.best,
-                n_left_out=len(self.setup.record["left_out"]),
-                timing=self.timing(),
-            )
+class Clock:
+    """Seconds and steps per second of this process, and its share of waiting for data."""
 
-    def log_step(self, losses: dict[str, Tensor]) -> None:
-        """One line of the log, and the live line."""
-        numbers = {name: float(value) for name, value in losses.items()}
-        _check_finite(numbers, f"the loss at step {self.state.step}")
-        timing = self.timing()
-        self.log.write(
-            "step",
-            step=self.state.step,
-            epoch=self.state.epoch + 1,
-            lr=self.lr,
-            **numbers,
-            timing=timing,
-        )
-        waiting = f"{timing['waiting_for_data']:.0%}"
-        self.progress.show(waiting=waiting, loss=f"{numbers['total']:.3f}")
+    def __init__(self, feed: Feed) -> None:
+        self.stream = feed.stream
+        self.begun_s = time.perf_counter()
+        self.steps = 0
 
     def timing(self) -> dict[str, float]:
-        """Seconds and steps per second of this process, and its share of waiting for data."""
+        """So far."""
         elapsed_s = time.perf_counter() - self.begun_s
         return {
             "elapsed_s": round(elapsed_s, 3),
-            "steps_per_s": round(self.steps_here / elapsed_s, 3),
-            "waiting_for_data": round(self.setup.stream.waited_s / elapsed_s, 4),
+            "steps_per_s": round(self.steps / elapsed_s, 3),
+            "waiting_for_data": round(self.stream.waited_s / elapsed_s, 4),
         }
-
-    @property
-    def lr(self) -> float:
-        """Current learning rate."""
-        return self.optimiser.param_groups[0]["lr"]
-
-    def save_best(self) -> None:
-        """RUN/best.safetensors, the student alone, and what is to be said about it in best.json."""
-        about = {"digest": self.setup.record["digest"], **(self.state.best or {})}
-        path = self.run_dir / "best.safetensors"
-        checkpoint.save(path, self.setup.student.state_dict(), about)
-        checkpoint.write_json(self.run_dir / "best.json", about)
-
-    def save(self) -> None:
-        """RUN/last.safetensors: with the log, everything that going on from here takes."""
-        log_bytes = self.log.sync()
-        snapshot.save(self.run_dir, self.setup, self.optimiser, self.plateau, self.state, log_bytes)
-
-    def resume(self) -> int:
-        """Takes up the last checkpoint, or begins; returns the log's length in bytes there."""
-        setup = self.setup
-        saved = snapshot.load(self.run_dir, setup, self.optimiser, self.plateau)
-        if saved is not None:
-            self.state, log_bytes = saved
-            return log_bytes
-        if setup.frames is not None and setup.settings.distill.standardise == "channel":
-            rows = setup.split.train[setup.stream.usable[setup.split.train]]
-            setup.standardise.fit(setup.frames.timelines(rows))
-        seed_torch(self.optim.seed, "steps")
-        return 0
 
 
 @contextmanager
@@ -312,10 +263,11 @@ def _own_generators() -> Iterator[None]:
         yield
 
 
-def _check_finite(losses: Mapping[str, float], what: str) -> None:
-    bad = [name for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
-        raise ConfigError(
-            f"{what} is not finite ({', '.join(bad)}): the run has diverged; "
-            "begin another with a lower optim.lr"
-        )
+def _collect(shown: dict[str, list[str]], fields: Mapping[str, str]) -> None:
+    for name, text in fields.items():
+        shown.setdefault(name, []).append(text)
+
+
+def _joined(shown: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """One field a name, the students' values side by side."""
+    return {name: " ".join(texts) for name, texts in shown.items()}

@@ -76,9 +76,9 @@ class Progress:
         """Whether anybody sees the line."""
         return not self._bar.disable
 
-    def step(self) -> None:
-        """One more step is done."""
-        self._bar.update()
+    def step(self, done: int) -> None:
+        """`done` steps are done."""
+        self._bar.update(done - self._bar.n)
 
     def show(self, **fields: str) -> None:
         """Sets fields behind the bar; earlier ones stay."""

@@ -18,7 +18,7 @@ NAME = "last.safetensors"
 
 @dataclass
 class State:
-    """Where a run stands: with the weights and the generators, everything a checkpoint holds."""
+    """Where a run stands: with the weights, everything a checkpoint holds."""
 
     epoch: int = 0
     """Epochs done."""
@@ -46,9 +46,10 @@ def save(
     state: State,
     log_bytes: int,
 ) -> None:
-    """Writes weights, optimiser, schedule, generators and `state` in one atomic step.
+    """Writes weights, optimiser, schedule and `state` in one atomic step.
 
-    The sampler's state is (epoch, position) of `state`; `log_bytes` is the log's length here.
+    The sampler's state is (epoch, position) of `state`, and random draws are functions of seed and
+    step; `log_bytes` is the log's length here.
     """
     tensors = {
         f"{name}.{key}": value
@@ -57,9 +58,6 @@ def save(
     }
     for number, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{key}": value for key, value in moments.items()}
-    tensors["generator.cpu"] = torch.get_rng_state()
-    if setup.device.type == "cuda":
-        tensors["generator.cuda"] = torch.cuda.get_rng_state(setup.device)
     header = {
         "digest": setup.record["digest"],
         "state": asdict(state),
@@ -100,9 +98,6 @@ def load(
     optimiser.load_state_dict({"state": moments, "param_groups": groups})
     best: Any = header["plateau"]["best"]
     plateau.load_state_dict({**header["plateau"], "best": math.inf if best is None else best})
-    torch.set_rng_state(tensors["generator.cpu"])
-    if setup.device.type == "cuda" and "generator.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["generator.cuda"], setup.device)
     return State(**header["state"]), header["log_bytes"]
 
 

@@ -8,9 +8,9 @@ processes costs more than reading them, and fresh buffers cost page faults.
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,9 +19,25 @@ from torch import Tensor
 from understudy.index import ClipIndex
 from understudy.predict import RATE_HZ, AudioSource
 from understudy.timing import covering_starts
-from understudy.train.frames import TeacherFrames
+from understudy.train.frames import FramesKey, TeacherFrames
 
 _RING = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frames:
+    """A teacher's frames of the crops of a batch."""
+
+    embedding: Tensor
+    """(batch, frame, channel) in the stored dtype; NaN where there is none."""
+    centre_s: Tensor
+    """float32 (batch, frame), seconds from the crop's start."""
+    valid: Tensor
+    """bool (batch, frame): belongs to the crop and is not silent."""
+
+    def to(self, device: torch.device) -> "Frames":
+        """A copy on `device` (on the CPU: the same tensors)."""
+        return Frames(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,21 +51,26 @@ class Batch:
     """int16 (batch, sample) at 16 kHz; zeros behind the end of a clip shorter than the crop."""
     labels: Tensor
     """Multi-label int8 (batch, label) of -1/0/1, or single-label int64 (batch,)."""
-    frames: Tensor | None = None
-    """(batch, frame, channel) in the stored dtype; NaN where there is none. None: no teacher."""
-    centre_s: Tensor | None = None
-    """float32 (batch, frame), seconds from the crop's start."""
-    valid: Tensor | None = None
-    """bool (batch, frame): belongs to the crop and is not silent."""
+    frames: Mapping[FramesKey, Frames] = field(default_factory=dict)
+    """Of each of the stream's teachers."""
 
     def to(self, device: torch.device) -> "Batch":
         """A copy of the tensors on `device` (on the CPU: the same tensors)."""
-        moved = {
-            name: value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+        return Batch(
+            rows=self.rows,
+            audio=self.audio.to(device),
+            labels=self.labels.to(device),
+            frames={key: frames.to(device) for key, frames in self.frames.items()},
+        )
+
+    def first(self, rows: np.ndarray) -> "Batch":
+        """The part of a buffer that takes `rows`, named so."""
+        n = len(rows)
+        frames = {
+            key: Frames(**{name: tensor[:n] for name, tensor in vars(value).items()})
+            for key, value in self.frames.items()
         }
-        return Batch(rows=self.rows, **moved)
+        return Batch(rows=rows, audio=self.audio[:n], labels=self.labels[:n], frames=frames)
 
 
 Crops = tuple[np.ndarray, np.ndarray]
@@ -71,9 +92,9 @@ class Stream:
     Args:
         index: The clips.
         rows: The training split's rows, usable or not.
-        usable: bool (clip,): audio and, where there is a teacher, embeddings are there.
+        usable: bool (clip,): audio and all teachers' embeddings are there.
         audio: Where samples come from.
-        frames: Where teacher frames come from, or None.
+        frames: Where teachers' frames come from; a batch has them under the same keys.
         batch_clips: Clips in a batch. An epoch's incomplete last batch is left out; a split of
             fewer clips makes one batch of all of them.
         crop_samples: Length of a crop.
@@ -87,7 +108,7 @@ class Stream:
         rows: np.ndarray,
         usable: np.ndarray,
         audio: AudioSource,
-        frames: TeacherFrames | None,
+        frames: Mapping[FramesKey, TeacherFrames],
         *,
         batch_clips: int,
         crop_samples: int,
@@ -105,7 +126,7 @@ class Stream:
         self._audio = audio
         self._frames = frames
         self._pin = pin
-        self._buffers: list[dict[str, Tensor]] = []
+        self._buffers: list[Batch] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,7 +170,7 @@ class Stream:
         """
         while len(self._buffers) < min(_RING, max(1, len(plan))):
             self._buffers.append(self._allocate())
-        free: queue.Queue[dict[str, Tensor] | None] = queue.Queue()
+        free: queue.Queue[Batch | None] = queue.Queue()
         ready: queue.Queue[Batch | BaseException] = queue.Queue()
         for buffer in self._buffers:
             free.put(buffer)
@@ -174,38 +195,45 @@ class Stream:
                 yield batch
                 free.put(self._buffers[number % len(self._buffers)])
 
-    def _allocate(self) -> dict[str, Tensor]:
-        n, pin = self.batch_clips, self._pin
-        labels = torch.from_numpy(self._labels[:1].copy())
-        result = {
-            "audio": torch.zeros((n, self.crop_samples), dtype=torch.int16, pin_memory=pin),
-            "labels": torch.zeros((n, *labels.shape[1:]), dtype=labels.dtype, pin_memory=pin),
-        }
-        if self._frames is not None:
-            slots = self._frames.capacity(self.crop_samples / RATE_HZ)
-            stored = torch.from_numpy(np.zeros(0, self._frames.dtype)).dtype
-            result |= {
-                "frames": torch.zeros((n, slots, self._frames.dim), dtype=stored, pin_memory=pin),
-                "centre_s": torch.zeros((n, slots), dtype=torch.float32, pin_memory=pin),
-                "valid": torch.zeros((n, slots), dtype=torch.bool, pin_memory=pin),
-            }
-        return result
+    def _allocate(self) -> Batch:
+        n = self.batch_clips
 
-    def _fill(self, buffer: dict[str, Tensor], crops: Crops) -> Batch:
+        def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.zeros((n, *shape), dtype=dtype, pin_memory=self._pin)
+
+        frames = {}
+        for key, source in self._frames.items():
+            slots = source.capacity(self.crop_samples / RATE_HZ)
+            stored = torch.from_numpy(np.zeros(0, source.dtype)).dtype
+            frames[key] = Frames(
+                embedding=zeros(stored, slots, source.dim),
+                centre_s=zeros(torch.float32, slots),
+                valid=zeros(torch.bool, slots),
+            )
+        labels = torch.from_numpy(self._labels[:1].copy())
+        return Batch(
+            rows=np.zeros(n, np.int64),
+            audio=zeros(torch.int16, self.crop_samples),
+            labels=zeros(labels.dtype, *labels.shape[1:]),
+            frames=frames,
+        )
+
+    def _fill(self, buffer: Batch, crops: Crops) -> Batch:
         rows, starts = crops
-        part = {name: tensor[: len(rows)] for name, tensor in buffer.items()}
-        self._audio.crops(rows, starts, part["audio"].numpy())
-        np.take(self._labels, rows, axis=0, out=part["labels"].numpy())
-        if self._frames is not None:
-            self._frames.crops(
+        batch = buffer.first(rows)
+        self._audio.crops(rows, starts, batch.audio.numpy())
+        np.take(self._labels, rows, axis=0, out=batch.labels.numpy())
+        for key, source in self._frames.items():
+            frames = batch.frames[key]
+            source.crops(
                 rows,
                 starts / RATE_HZ,
                 self.crop_samples / RATE_HZ,
-                part["frames"].numpy(),
-                part["centre_s"].numpy(),
-                part["valid"].numpy(),
+                frames.embedding.numpy(),
+                frames.centre_s.numpy(),
+                frames.valid.numpy(),
             )
-        return Batch(rows=rows, **part)
+        return batch
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from understudy.errors import CacheError, ConfigError, DataError, UnderstudyErro
 from understudy.train import runlog, train
 from understudy.train.cli import command
 from understudy.train.config import resolve
-from understudy.train.loop import Training
+from understudy.train.feed import RunPlan, open_feed
+from understudy.train.learner import Learner, Validation
 from understudy.train.objective import SYSTEMS
 from understudy.train.setup import prepare
 
@@ -112,15 +113,15 @@ def test_the_same_run_twice_is_the_same_to_the_last_bit(tmp_path, finished, inde
 def test_an_interrupted_run_ends_like_an_undisturbed_one(
     tmp_path, finished, index, cache_dir, monkeypatch, stop
 ):
-    step = Training.step
+    step = Learner.step
 
-    def interrupted(self, batch):
+    def interrupted(self, batch, image):
         if self.state.step == stop:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, batch, image)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "step", interrupted)
+        patch.setattr(Learner, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(index, cache_dir, tmp_path, run={"checkpoint_steps": 1})
     assert checkpoint.load(tmp_path / "last.safetensors")[1]["state"]["step"] == stop
@@ -141,9 +142,8 @@ def test_best_student_predicts_what_training_validated(finished, index, cache_di
 
 def setup(index, cache_dir, system, **changes):
     settings = resolve(merged(tiny.QUICK, changes), system=system)
-    return prepare(
-        index, settings, teacher="framewise", cache=cache_dir, stores=[], fold=1
-    )  # fmt: skip
+    plan = RunPlan(run_dir=cache_dir / "absent", settings=settings, teacher="framewise")
+    return prepare(open_feed(index, [plan], cache=cache_dir, stores=[], fold=1), plan)
 
 
 def test_systems_share_the_initial_student_and_the_batches(index, cache_dir):
@@ -153,7 +153,7 @@ def test_systems_share_the_initial_student_and_the_batches(index, cache_dir):
         weights = other.student.state_dict()
         for name, value in first.student.state_dict().items():
             assert torch.equal(value, weights[name])
-        for one, two in zip(first.stream.crops(3), other.stream.crops(3), strict=True):
+        for one, two in zip(first.feed.stream.crops(3), other.feed.stream.crops(3), strict=True):
             assert np.array_equal(one, two)
     seeded = setup(index, cache_dir, "dc", optim={"seed": 7})
     assert not torch.equal(seeded.student.dense1.weight, first.student.dense1.weight)
@@ -191,7 +191,7 @@ def test_single_label_trains_towards_accuracy(tmp_path, cache_dir):
 
 def test_training_stops_early_and_lowers_its_rate(tmp_path, index, cache_dir, monkeypatch):
     losses = iter([1.0, 0.9, *[0.95] * 9])
-    monkeypatch.setattr(Training, "validate", lambda self: ({"student": next(losses)}, 0.5))
+    monkeypatch.setattr(Validation, "result", lambda self: ({"student": next(losses)}, 0.5))
     optim = {"max_epochs": None, "stop_patience": 5, "plateau_patience": 1, "batch": 12}
     run(index, cache_dir, tmp_path, optim=optim)
     lines = runlog.read(tmp_path / "log.jsonl")

@@ -43,7 +43,7 @@ def make(n_clips=11, usable=None, broken=None, frames=None, batch_clips=3, seed=
         np.arange(n_clips),
         np.ones(n_clips, bool) if usable is None else usable,
         Ramp(np.full(n_clips, length), broken),
-        frames,
+        frames or {},
         batch_clips=batch_clips,
         crop_samples=1000,
         seed=seed,

@@ -4,7 +4,7 @@ student = build("sc-cnn", n_classes=50)
 output = student(audio)              # logits (batch, label), feature_map (batch, step, channel)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from understudy.errors import ConfigError
 from understudy.registry import Registry
@@ -26,6 +26,11 @@ def names() -> list[str]:
     return _REGISTRY.names()
 
 
+def kind(name: str) -> "type[Student]":
+    """The class behind `name`: what is known of a student before it is built."""
+    return cast("type[Student]", _REGISTRY.get(name))
+
+
 def build(name: str, n_classes: int, **settings: Any) -> "Student":
     """A student with weights drawn from torch's global generator (seeding it is the caller's part).
 
@@ -37,7 +42,7 @@ def build(name: str, n_classes: int, **settings: Any) -> "Student":
     Raises:
         ConfigError: An unknown name or setting (the nearest is named), or a value out of range.
     """
-    student = _REGISTRY.get(name)
+    student = kind(name)
     if n_classes < 1:
         raise ConfigError(f"student {name}: wanted at least 1 class, found {n_classes}")
     return student(n_classes, **settings)

@@ -94,7 +94,11 @@ class Student(nn.Module):
 
     def forward(self, audio: Tensor) -> StudentOutput:
         """Logits and feature map of `audio`, (batch, samples) float in [-1, 1] or int16."""
-        activation = self.forward_features(self.front_end(audio))
+        return self.from_image(self.front_end(audio))
+
+    def from_image(self, log_mel: Tensor) -> StudentOutput:
+        """Logits and feature map of a decibel image (batch, image, band, frame)."""
+        activation = self.forward_features(log_mel)
         rectified = activation.relu()
         feature_map = activation if self.tap == "pre" else rectified
         return StudentOutput(self.classify(rectified), feature_map)
