@@ -29,6 +29,7 @@ _TEACHERS = Registry(
         "discogs": "understudy.teachers.discogs:Discogs",
         "passt": "understudy.teachers.passt:Passt",
         "panns": "understudy.teachers.panns:Panns",
+        "mule": "understudy.teachers.mule:Mule",
     }
     | {name: _EFFICIENTAT for name in CARDS if name.startswith("mn")},
 )

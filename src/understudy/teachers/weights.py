@@ -53,10 +53,7 @@ def load_(
     """
     import torch
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot read the weights ({error.strerror})") from None
+    content = contents(path)
     wanted = f"{path}: wanted a PyTorch file that holds a plain dict of tensors, found"
     state = _read(content, wanted)
     if isinstance(state, Mapping):
@@ -69,10 +66,23 @@ def load_(
     for key, value in state.items():
         if not (isinstance(key, str) and isinstance(value, torch.Tensor)):
             raise WeightsError(f"{wanted} {key!r}: {type(value).__name__}")
+    fill_(network, state, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def contents(path: Path) -> bytes:
+    """Bytes of a weights file; WeightsError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot read the weights ({error.strerror})") from None
+
+
+def fill_(network: "nn.Module", state: "Mapping[str, torch.Tensor]", path: Path) -> None:
+    """Fills `network` from a state_dict, read from `path`, strictly; else WeightsError."""
     if problems := differences(network.state_dict(), state):
         raise WeightsError(f"{path}: weights of another network: {'; '.join(problems)}")
     network.load_state_dict(state)
-    return hashlib.sha256(content).hexdigest()
 
 
 class StandIn:
