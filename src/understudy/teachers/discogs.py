@@ -144,7 +144,7 @@ def open_batch(model: Any, where: object, dim: int) -> OnnxNetwork:
         WeightsError: The model takes or gives something else.
     """
     embedding = expose(model, dim, where)
-    first = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    first = _batch(model)
     fixed = OnnxNetwork(model.SerializeToString(), where, embedding, first or None, EXTRA)
     if fixed.shape[1:] != [PATCH_FRAMES, BANDS]:
         wanted = f"patches (batch, {PATCH_FRAMES}, {BANDS})"
@@ -153,7 +153,8 @@ def open_batch(model: Any, where: object, dim: int) -> OnnxNetwork:
     if first:
         del model.graph.value_info[:]
         for item in (*model.graph.input, *model.graph.output):
-            item.type.tensor_type.shape.dim[0].dim_param = "batch"
+            if dims := item.type.tensor_type.shape.dim:
+                dims[0].dim_param = "batch"
         try:
             opened = OnnxNetwork(model.SerializeToString(), where, embedding, None, EXTRA)
             if opened.probe(3, PATCH_FRAMES, BANDS) == (3, dim):
@@ -186,7 +187,7 @@ def expose(model: Any, dim: int, where: object) -> str:
             raise WeightsError(
                 f"{where}: wanted a last layer that projects {dim} values, found {found}"
             )
-        batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or "batch"
+        batch = _batch(model) or "batch"
         name = node.input[0]
         if name not in {item.name for item in graph.output}:
             graph.output.append(
@@ -196,3 +197,9 @@ def expose(model: Any, dim: int, where: object) -> str:
     if len(graph.output) != 1:
         raise WeightsError(f"{where}: wanted a network with one output or a projection")
     return graph.output[0].name
+
+
+def _batch(model: Any) -> int:
+    """The batch that the model's input insists on; 0 where it is open."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return dims[0].dim_value if dims else 0

@@ -61,7 +61,7 @@ def patches(log_mel: torch.Tensor) -> torch.Tensor:
 
 
 def slaney_bank() -> np.ndarray:
-    """Mel bank float32 (96, 257): Slaney's scale and area norm, 0-8000 Hz, in float32 throughout."""
+    """Mel bank float32 (96, 257), 0-8000 Hz: Slaney's scale and area norm, rounded as Essentia."""
     one = np.float32
     slope, step, corner_hz = one(0.015), one(np.log(6.4) / 27), one(1000)
     corner = one(corner_hz * slope)

@@ -7,10 +7,10 @@ parameters) as an ONNX model of the same names and sizes, fixed batch of 64 and 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from understudy.teachers.discogs_frontend import BANDS, PATCH_FRAMES
 
@@ -76,10 +76,11 @@ class _Graph:
     """Nodes and constants; each method appends to them and returns the name of its result."""
 
     def __init__(self, seed: int) -> None:
-        self.nodes, self.constants = [], []
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
         self._generator = np.random.default_rng(seed)
 
-    def add(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
         result = f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [result], **attributes))
         return result
