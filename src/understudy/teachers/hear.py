@@ -1,9 +1,6 @@
 """Any teacher as a module of the HEAR benchmark's API (hearbenchmark.com/hear-api.html).
 
-HEAR's tools import a module by its name; a file of two lines makes one:
-
-    from understudy.teachers import hear
-    load_model, get_scene_embeddings, get_timestamp_embeddings = hear.module("mn04")
+HEAR's tools import a module by its name; `understudy.hear` holds one for each teacher.
 """
 
 from collections.abc import Callable
