@@ -1,0 +1,5 @@
+"""HEAR module of MULE, see `understudy.teachers.hear`."""
+
+from understudy.teachers import hear
+
+load_model, get_scene_embeddings, get_timestamp_embeddings = hear.module("mule")
