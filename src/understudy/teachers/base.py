@@ -12,6 +12,7 @@ from torch import nn
 
 from understudy import config
 from understudy.errors import ConfigError, DataError
+from understudy.teachers import library
 from understudy.teachers import weights as weights_files
 from understudy.teachers.card import TeacherCard, TeacherSettings, TeacherSpec
 from understudy.timing import (
@@ -277,8 +278,7 @@ class Teacher(ABC):
             return "none"
         if weights == weights_files.RANDOM:
             return weights_files.random_(network, seed)
-        path = weights_files.locate(self.card) if weights is None else Path(weights)
-        return weights_files.load_(network, path, self._state)
+        return weights_files.load_(network, library.locate(self.card, weights), self._state)
 
 
 def _device(name: str) -> torch.device:

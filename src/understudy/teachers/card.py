@@ -1,5 +1,6 @@
 """What is known of a teacher without building it. Free of torch, so that listing is quick."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,6 +52,11 @@ class TeacherCard:
     weights_sha256: str | None = None
     weights_bytes: int | None = None
     storage_dtype: str = "float16"
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the weights' licence forbids commercial use, as CC BY-NC does."""
+        return "NC" in re.split(r"[\s-]+", self.licence_weights)
 
     @property
     def whole_s(self) -> float:

@@ -4,7 +4,7 @@ import click
 
 from understudy import teachers
 from understudy.teachers.card import TeacherCard
-from understudy.teachers.weights import published
+from understudy.teachers.library import published
 
 COLUMNS = ("name", "dim", "rate", "window/hop", "parameters", "weights", "licence", "trained on")
 

@@ -8,13 +8,13 @@ embedding, become an output.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from understudy.errors import WeightsError
+from understudy.teachers import library
 from understudy.teachers import weights as weights_files
 from understudy.teachers.base import Teacher, TeacherSettings, Timeline
 from understudy.teachers.card import TeacherCard
@@ -90,11 +90,8 @@ class Discogs(Teacher):
 
             self._loaded = open_batch(discogs_stand_in.model(seed), STAND_IN, self.card.dim)
             return f"{weights_files.RANDOM}:{seed}"
-        path = weights_files.locate(self.card) if weights is None else Path(weights)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise WeightsError(f"{path}: cannot read the weights ({error.strerror})") from None
+        path = library.locate(self.card, weights)
+        content = weights_files.contents(path)
         self._loaded = open_batch(parse(content, path), path, self.card.dim)
         return hashlib.sha256(content).hexdigest()
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d, gelu, pad
 
 from understudy.errors import ConfigError, WeightsError
-from understudy.teachers import mule_keras
+from understudy.teachers import library, mule_keras
 from understudy.teachers import weights as weights_files
 from understudy.teachers.base import Teacher, TeacherSettings
 from understudy.teachers.mule_frontend import SLICE_HOP_S, SLICE_S, SliceLogMel, slice_plan
@@ -238,7 +238,7 @@ class Mule(Teacher):
         if weights == weights_files.RANDOM:
             return super()._fill_(network, weights, seed)
         assert isinstance(network, SlowFastNFNet)
-        path = weights_files.locate(self.card) if weights is None else Path(weights)
+        path = library.locate(self.card, weights)
         content = weights_files.contents(path)
         weights_files.fill_(network, _state(network, content, path), path)
         return hashlib.sha256(content).hexdigest()

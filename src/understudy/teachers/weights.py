@@ -1,4 +1,4 @@
-"""Weights of a network: where the file is, what is in it, whether it fits."""
+"""Weights of a network: what is in a file of them, whether it fits. `library` has the files."""
 
 import hashlib
 import io
@@ -6,34 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy import fetch
-from understudy.errors import UnderstudyError, WeightsError
-from understudy.teachers.card import TeacherCard
+from understudy.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 RANDOM = "random"
-
-
-def published(card: TeacherCard) -> Path | None:
-    """Where the published file of `card` is kept here, present or not; None if it has none."""
-    return None if card.weights_file is None else fetch.home() / "weights" / card.weights_file
-
-
-def locate(card: TeacherCard) -> Path:
-    """The published file of `card`, downloaded if it is not here yet."""
-    path = published(card)
-    way = f"get the file by other means and name it with --weights {card.name}=PATH"
-    if path is None or card.url is None:
-        raise WeightsError(f"teacher {card.name} has no published weights; {way}")
-    if not path.is_file():
-        try:
-            fetch.download(card.url, path, sha256=card.weights_sha256, size=card.weights_bytes)
-        except (UnderstudyError, OSError) as error:
-            raise WeightsError(f"weights of teacher {card.name}: {error}; {way}") from error
-    return path
 
 
 def load_(
