@@ -2,7 +2,7 @@
 
 Of the EfficientAT widths, which share their code, mn01 and mn04 stand for all; the cards of the
 others are held against their networks in `unit/test_efficientat.py`. PaSST runs with one of its
-blocks, CNN14 with narrower ones; whole, both meet their goldens.
+blocks, CNN14 and MULE with narrower ones; whole, they meet their goldens.
 """
 
 import inspect
@@ -12,6 +12,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from tests import mule_file
 
 from understudy import teachers
 from understudy.errors import ConfigError, DataError, WeightsError
@@ -30,6 +31,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passt, "BLOCKS", 1)
         patch.setattr(panns, "CHANNELS", (8, 8, 16, 16, 32, 2048))
+        mule_file.narrow(patch)
         yield
 
 
