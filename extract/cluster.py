@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from distributed import Client
 
 LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
+# Dask's own also makes malloc give memory back at once, so that every large tensor is page-faulted
+# in anew: 17.9 s of system time for mn04 and spectral over ESC-10, 4.4 s without.
+CHILD_ENVIRONMENT = {
+    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+}
 CONNECT_S = 10.0  # patience with a scheduler that does not answer
 BEAT_S = 0.2  # between two signs of life of a task
 STOP_S = 30.0  # patience with tasks that were asked to stop
@@ -44,6 +49,7 @@ def connect(scheduler: str | None, workers: int, slots: int) -> "Iterator[Client
     Raises:
         ConfigError: Nothing answers at `scheduler`.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
@@ -54,7 +60,8 @@ def connect(scheduler: str | None, workers: int, slots: int) -> "Iterator[Client
         with client:
             yield client
         return
-    with deaf_children():
+    environment = {"distributed.nanny.pre-spawn-environ": CHILD_ENVIRONMENT}
+    with deaf_children(), dask.config.set(environment):
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1 if workers > 1 else slots,
