@@ -171,7 +171,7 @@ def test_published_weights_are_looked_for_at_home_first(weights, tmp_path, monke
 def test_published_weights_are_fetched_and_offline_says_what_to_do(tmp_path, monkeypatch):
     asked = {}
 
-    def offline(url, destination, *, sha256, size):
+    def offline(url, destination, *, sha256, size, **_):
         asked.update(url=url, destination=destination, sha256=sha256, size=size)
         raise DataError(f"{url}: no network")
 
