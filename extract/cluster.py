@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
 # Dask's own also makes malloc give memory back at once, so that every large tensor is page-faulted
 # in anew: 17.9 s of system time for mn04 and spectral over ESC-10, 4.4 s without.
-CHILD_ENVIRONMENT = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-}
+CHILD_ENVIRONMENT = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+)
 CONNECT_S = 10.0  # patience with a scheduler that does not answer
 BEAT_S = 0.2  # between two signs of life of a task
 STOP_S = 30.0  # patience with tasks that were asked to stop
@@ -49,7 +49,7 @@ def connect(scheduler: str | None, workers: int, slots: int) -> "Iterator[Client
     Raises:
         ConfigError: Nothing answers at `scheduler`.
     """
-    import dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
