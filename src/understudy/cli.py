@@ -16,7 +16,7 @@ from understudy.errors import UnderstudyError, unknown
 COMMANDS = {
     "demo": ("understudy.demo:command", "Run the whole mission on the built-in toy collections."),
     "data": ("understudy.datasets.cli:group", "List, make and inspect datasets."),
-    "teachers": ("understudy.teachers.cli:group", "List teachers and show their cards."),
+    "teachers": ("understudy.teachers.cli:group", "List teachers, get and check their weights."),
     "extract": (
         "understudy.extract.cli:command",
         "Run teachers once over a dataset, into a cache.",
