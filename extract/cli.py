@@ -41,7 +41,8 @@ teacher, and running again computes what is new.
     "teachers",
     multiple=True,
     metavar="NAME",
-    help="Teacher to run; may be repeated. `understudy teachers list` shows them.",
+    help="Teacher to run; may be repeated. `understudy teachers list` shows them; besides, "
+    "onnx:FILE and hear:MODULE.",
 )
 @click.option(
     "--weights",
@@ -122,7 +123,7 @@ def command(
         from understudy import datasets
         from understudy.extract import prepare, run
 
-        built = prepare.build(teachers, _paths(weights), _settings(settings), device)
+        built = prepare.build(teachers, _paths(weights), _settings(settings, teachers), device)
         planned = prepare.prepare(
             datasets.load(dataset, root, **_options(options)),
             built,
@@ -161,12 +162,16 @@ def _options(assignments: Iterable[str]) -> dict[str, object]:
     return config.overrides(assignments)
 
 
-def _settings(assignments: Iterable[str]) -> dict[str, dict[str, object]]:
-    result = config.overrides(assignments)
-    for name, value in result.items():
-        if not isinstance(value, dict):
-            raise ConfigError(f"--set wants TEACHER.KEY=VALUE, found '{name}={value}'")
-    return result
+def _settings(assignments: Iterable[str], teachers: Iterable[str]) -> dict[str, dict[str, object]]:
+    """Settings by teacher; the names of some hold dots ("hear:package.module")."""
+    by_teacher: dict[str, list[str]] = {}
+    for text in assignments:
+        names = [name for name in teachers if text.startswith(f"{name}.")]
+        name = max(names, key=len) if names else text.partition("=")[0].partition(".")[0]
+        if not text[len(name) :].startswith("."):
+            raise ConfigError(f"--set wants TEACHER.KEY=VALUE, found '{text}'")
+        by_teacher.setdefault(name, []).append(text[len(name) + 1 :])
+    return {name: config.overrides(texts) for name, texts in by_teacher.items()}
 
 
 def _forecast(planned: "Extraction") -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from understudy import schema
 from understudy import teachers as registry
 from understudy.cache import StoreWriter, Track, clip_key
 from understudy.cache.store import Store
-from understudy.errors import CacheError, ConfigError, DataError, unknown
+from understudy.errors import CacheError, ConfigError, DataError
 from understudy.extract import plan
 from understudy.extract.plan import Clip, Job, TrackJob
 from understudy.index import ClipIndex
@@ -62,30 +63,35 @@ def build(
 ) -> "dict[str, Teacher]":
     """Teachers by name, built from names where they are not built yet; see `extract`."""
     asked = list(teachers)
-    names = [item if isinstance(item, str) else item.card.name for item in asked]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"teacher {min(twice)} is named twice; one run makes one store of each")
+    _once(item if isinstance(item, str) else item.card.name for item in asked)
     by_name = [item for item in asked if isinstance(item, str)]
     for name in by_name:
-        if name not in registry.names():
-            raise ConfigError(unknown("teacher", name, registry.names()))
+        registry.require(name)
     for what, mapping in (("weights", weights or {}), ("settings", settings or {})):
         for name in mapping:
             if name not in by_name:
                 raise ConfigError(f"{what} for a teacher that was not asked for: {name}")
     if by_name and device is None:
         device = default_device()
-    return {
-        name: registry.build(
-            name,
-            weights=(weights or {}).get(name),
+    built = [
+        registry.build(
+            item,
+            weights=(weights or {}).get(item),
             device=device or "cpu",
-            **(settings or {}).get(name, {}),
+            **(settings or {}).get(item, {}),
         )
         if isinstance(item, str)
         else item
-        for name, item in zip(names, asked, strict=True)
-    }
+        for item in asked
+    ]
+    _once(teacher.card.name for teacher in built)
+    return {teacher.card.name: teacher for teacher in built}
+
+
+def _once(names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"teacher {twice[0]} is named twice; one run makes one store of each")
 
 
 def default_device() -> str:
@@ -156,6 +162,9 @@ def _teacher_track(
     teacher: "Teacher", index: ClipIndex, dtype: str | None, durations_s: np.ndarray
 ) -> Track:
     card = teacher.card
+    n_samples = plan.samples_at(durations_s, card.sample_rate)
+    if teacher.own_times:  # its plan costs as much as an embedding: that of the longest clip will do
+        n_samples = n_samples.max(keepdims=True)
     facts = {
         "title": card.title,
         "licence_code": card.licence_code,
@@ -173,9 +182,7 @@ def _teacher_track(
         kind="embedding",
         name=card.name,
         dtype=dtype or card.storage_dtype,
-        max_frames=plan.max_frames(
-            plan.samples_at(durations_s, card.sample_rate), lambda n: teacher.plan(n).n
-        ),
+        max_frames=plan.max_frames(n_samples, lambda n: teacher.plan(n).n),
         dim=card.dim,
         identity=teacher.identity(),
         attributes=_known(_dataset_facts(index) | facts),
@@ -223,7 +230,7 @@ def _writer(dataset_dir: Path, track: Track, n_clips: int, clips_per_shard: int)
         "dim": track.dim,
     }
     path = dataset_dir / track.store_name
-    kind = schema.load().kind(track.kind)
+    kind = schema.load().kind(track.kind).of(track.identity)
     return StoreWriter(path, kind, track.dtype, track.identity_digest, sizes)
 
 

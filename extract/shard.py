@@ -127,6 +127,8 @@ class ShardTrack:
         self.data = np.full(shape, self.fill, track.dtype)
         self.n_frames = np.zeros(len(clips), np.uint32)
         self.levels = None if teacher is None else np.full(shape[:2], np.nan, np.float16)
+        keeps = teacher is not None and teacher.keeps_times
+        self.centres = np.full(shape[:2], np.nan) if keeps else None
         self.failures: dict[int, Failure] = {}
         self.clipped: dict[int, int] = {}
         self.back_offs = 0
@@ -145,10 +147,14 @@ class ShardTrack:
                 if clipped:
                     self.clipped[row] = clipped
             return
+        if self.teacher.own_times:
+            return self._add_timeline(row, samples, self.teacher)
         plan = self.teacher.plan(len(samples))
         if not self._fits(row, plan.n):
             return
         assert self.levels is not None
+        if self.centres is not None:
+            self.centres[row, : plan.n] = plan.centre_s
         if plan.mirrored:
             samples = np.pad(samples, plan.mirrored, "reflect")
         self.levels[row, : plan.n] = window_levels(samples, plan.start - plan.silent, plan.length)
@@ -159,6 +165,23 @@ class ShardTrack:
             waiting.append((row, frame, samples[start : start + plan.length]))
             if len(waiting) == self.batch_windows:
                 self._infer(plan.length)
+
+    def _add_timeline(self, row: int, samples: np.ndarray, teacher: Teacher) -> None:
+        """Embeds a whole clip; a frame's level is that of the hop about it."""
+        began = time.perf_counter()
+        with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
+            timeline = teacher.embed(torch.from_numpy(samples))
+        embedding = timeline.embedding[0].cpu().numpy()
+        if self._fits(row, len(embedding)):
+            assert self.levels is not None
+            assert self.centres is not None
+            hop = max(1, round(teacher.hop_s * self.job.rate_hz))
+            start = np.rint(timeline.centre_s * self.job.rate_hz).astype(np.int64) - hop // 2
+            self.levels[row, : len(start)] = window_levels(samples, start, hop)
+            self.centres[row, : len(start)] = timeline.centre_s
+            for frame, vector in enumerate(embedding):
+                self._keep(row, frame, vector)
+        self.infer_s += time.perf_counter() - began
 
     def _fits(self, row: int, frames: int) -> bool:
         capacity = self.job.track.max_frames
@@ -178,14 +201,16 @@ class ShardTrack:
         assert self.teacher is not None
         embedding, back_offs = forward(self.teacher, windows)
         self.back_offs += back_offs
-        limit = float(np.finfo(self.data.dtype).max)
         for (row, frame, _), vector in zip(waiting, embedding, strict=True):
-            largest = float(np.abs(vector).max())
-            if largest <= limit:
-                self.data[row, frame] = vector
-            else:
-                self.failures.setdefault(row, self._out_of_range(largest))
+            self._keep(row, frame, vector)
         self.infer_s += time.perf_counter() - began
+
+    def _keep(self, row: int, frame: int, vector: np.ndarray) -> None:
+        largest = float(np.abs(vector).max())
+        if largest <= np.finfo(self.data.dtype).max:
+            self.data[row, frame] = vector
+        else:
+            self.failures.setdefault(row, self._out_of_range(largest))
 
     def _out_of_range(self, largest: float) -> Failure:
         if not np.isfinite(largest):
@@ -202,8 +227,9 @@ class ShardTrack:
         for row in self.failures:
             self.data[row] = self.fill
             self.n_frames[row] = 0
-            if self.levels is not None:
-                self.levels[row] = np.nan
+            for values in (self.levels, self.centres):
+                if values is not None:
+                    values[row] = np.nan
 
     def payload(self) -> ShardPayload:
         """What the writer stores, after `finish`."""
@@ -216,6 +242,7 @@ class ShardTrack:
             n_frames=self.n_frames,
             status=status,
             level_db=self.levels,
+            centre_s=self.centres,
             clip_key=np.array([clip.key for clip in self.clips], np.uint64),
         )
 

@@ -41,10 +41,13 @@ class TeacherFrames:
         self.dtype = reader.dtype
         self._duration_s = duration_s
         self._silence_db = silence_db
+        self._stored = reader.timing.get("grid") == "stored"
 
     def centres(self, row: int) -> np.ndarray:
         """Centres of a clip's frames, float64 (frame,), seconds from the clip's start."""
         n_frames = int(self.reader.n_frames[row])
+        if self._stored:
+            return self.reader.centre_s([row])[0, :n_frames]
         return frame_centres(n_frames, duration_s=self._duration_s[row], **self.reader.timing)
 
     def capacity(self, crop_s: float) -> int:
@@ -52,6 +55,9 @@ class TeacherFrames:
         timing = self.reader.timing
         if timing["window_s"] == "clip":
             return 1
+        if self._stored:
+            every = map(self.centres, np.flatnonzero(self.reader.n_frames))
+            return max((_most_within(crop_s, centres) for centres in every), default=1)
         moved = timing.get("grid") == "centred"  # a clip's last frame may be nearer than a hop
         return min(self.reader.max_frames, max(1, math.ceil(crop_s / timing["hop_s"])) + moved)
 
@@ -100,6 +106,11 @@ class TeacherFrames:
             inside = np.arange(data.shape[1]) < np.asarray(n_frames)[:, None]
             loud = self.reader.level_db(block)[:, : data.shape[1]] >= self._silence_db
             yield data[inside & loud].astype(np.float64)
+
+
+def _most_within(span_s: float, centres: np.ndarray) -> int:
+    """The most of `centres` (ascending, at least one) within any `span_s` seconds."""
+    return int((np.searchsorted(centres, centres + span_s) - np.arange(len(centres))).max())
 
 
 class Standardise(nn.Module):

@@ -6,7 +6,7 @@ Axis sizes are passed as a mapping from the names under `sizes` there to numbers
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ class Attribute:
 
 @dataclass(frozen=True, kw_only=True)
 class Array:
-    """One array of a store. `shape`, `chunk` and `inner` hold names of sizes, or numbers."""
+    """One array of a store. `shape`, `chunk` and `inner` hold names of sizes, or numbers.
+
+    With a `grid`, only stores whose attribute of that name has this value have the array.
+    """
 
     name: str
     axes: tuple[str, ...]
@@ -72,6 +75,7 @@ class Array:
     shape: tuple[Any, ...]
     chunk: tuple[Any, ...]
     inner: tuple[Any, ...] = ()
+    grid: str = ""
     codecs: tuple[Any, ...]
     fill: int | str
     unit: str
@@ -125,6 +129,15 @@ class Kind:
     dtypes: tuple[str, ...]
     check_parts: bool
     arrays: dict[str, Array]
+
+    def of(self, attributes: Mapping[str, Any]) -> "Kind":
+        """This kind with the arrays of stores that have these attributes."""
+        there = {
+            name: array
+            for name, array in self.arrays.items()
+            if array.grid in ("", attributes.get("grid"))
+        }
+        return replace(self, arrays=there)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +198,7 @@ class Schema:
             )
 
     def check_attributes(self, attributes: Mapping[str, Any], where: str) -> Kind:
-        """Checks a group's attributes and returns its kind.
+        """Checks a group's attributes and returns its kind, with the arrays of such a store.
 
         Raises:
             CacheError: A newer version, a name the schema lacks, a missing or mistyped value.
@@ -196,7 +209,7 @@ class Schema:
         check_values(attributes, known, where)
         if attributes["dtype"] not in kind.dtypes:
             raise CacheError(f"{where}: {unknown('dtype', attributes['dtype'], kind.dtypes)}")
-        return kind
+        return kind.of(attributes)
 
     def check_record(self, record: Mapping[str, Any], where: str) -> None:
         """Raises CacheError unless `record` is a commit record of this schema."""

@@ -79,7 +79,8 @@ class CacheReader:
 
     @property
     def timing(self) -> dict[str, Any]:
-        """window_s, hop_s and grid, as `understudy.timing.frame_centres` takes them."""
+        """window_s, hop_s and grid, as `understudy.timing.frame_centres` takes them; on the grid
+        "stored", `centre_s` holds the instants instead."""
         names = ("window_s", "hop_s", "grid")
         return {key: self.attributes[key] for key in names if key in self.attributes}
 
@@ -130,6 +131,19 @@ class CacheReader:
     def level_db(self, rows: Rows) -> np.ndarray:
         """float32 (batch, frame) level of each frame's window in dBFS; NaN where there is none."""
         return self._levels[self._checked_rows(rows)].astype(np.float32)
+
+    @cached_property
+    def _centres(self) -> np.ndarray:
+        return self.store.read("centre_s")
+
+    def centre_s(self, rows: Rows) -> np.ndarray:
+        """float64 (batch, frame) instant of each frame, NaN beyond the last: of grid "stored" only.
+
+        Other stores' instants are `understudy.timing.frame_centres` of `timing`.
+        """
+        if "centre_s" not in self.store.kind.arrays:
+            raise CacheError(f"{self.path}: its frames' instants follow from window_s and hop_s")
+        return self._centres[self._checked_rows(rows)]
 
     def gather(
         self,

@@ -29,6 +29,7 @@ class ShardPayload:
         status: (clip,) codes of the schema; rows that are not ok are replaced by the fill value.
         clip_key: (clip,) uint64, from `clip_key`.
         level_db: (clip, frame) dBFS; None for audio.
+        centre_s: (clip, frame) float64 seconds, where the store keeps them.
     """
 
     data: np.ndarray
@@ -36,6 +37,7 @@ class ShardPayload:
     status: np.ndarray
     clip_key: np.ndarray
     level_db: np.ndarray | None = None
+    centre_s: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class StoreWriter:
             "dim": track.dim,
         }
         path = Path(dataset_dir) / track.store_name
-        kind = schema.load().kind(track.kind)
+        kind = schema.load().kind(track.kind).of(track.identity)
         writer = cls(path, kind, track.dtype, track.identity_digest, sizes)
         if (path / METADATA).is_file():
             writer._adopt(track)

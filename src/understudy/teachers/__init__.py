@@ -4,7 +4,7 @@
     timeline = teacher.embed(audio)             # (batch, samples) -> (batch, time, dim)
 
 A teacher is a card in `cards.py` and a subclass of `base.Teacher` that makes its front end and
-its network. Importing this package does not import torch; building a teacher does.
+its network; `onnx:FILE` and `hear:MODULE` are teachers that others bring. Importing this package does not import torch; building a teacher does.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,16 +35,42 @@ _TEACHERS = Registry(
 )
 
 
+_OPEN = Registry(
+    "kind of teacher",
+    {
+        "onnx": "understudy.teachers.onnx_file:OnnxFile",
+        "hear": "understudy.teachers.hear_module:HearModule",
+    },
+)
+_OPEN_FORMS = ("onnx:FILE", "hear:MODULE")
+
+
 def names() -> list[str]:
-    """Names of all teachers."""
+    """Names of the built-in teachers."""
     return _TEACHERS.names()
 
 
+def require(name: str) -> None:
+    """Raises ConfigError, with the nearest name, unless `name` is that of a teacher."""
+    if name not in CARDS and not _opened(name):
+        raise ConfigError(unknown("teacher", name, [*CARDS, *_OPEN_FORMS]))
+
+
 def card(name: str) -> TeacherCard:
-    """Card of teacher `name`; ConfigError for an unknown one."""
-    if name not in CARDS:
-        raise ConfigError(unknown("teacher", name, CARDS))
+    """Card of teacher `name`; ConfigError for an unknown one.
+
+    That of a `hear:` module is known only when the module has loaded its model.
+    """
+    require(name)
+    if opened := _opened(name):
+        return opened[0].card(opened[1])
     return CARDS[name]
+
+
+def _opened(name: str) -> tuple[Any, str] | None:
+    """Implementation and reference of a name such as "onnx:FILE"; None for others."""
+    prefix, _, reference = name.partition(":")
+    return (_OPEN.get(prefix), reference) if prefix in _OPEN and reference else None
 
 
 def build(
@@ -53,7 +79,7 @@ def build(
     """Builds a teacher, ready to embed.
 
     Args:
-        name: One of `names()`.
+        name: One of `names()`, "onnx:FILE" (`onnx_file`) or "hear:MODULE" (`hear_module`).
         weights: A file; "random" for seeded random weights; None for the published file, from
             UNDERSTUDY_HOME/weights or else downloaded to there.
         device: Where it computes ("cpu", "cuda", "cuda:1").
@@ -64,6 +90,9 @@ def build(
         ConfigError: An unknown teacher or setting, a window too short for the network.
         WeightsError: A weights file that is missing or belongs to another network.
     """
+    require(name)
+    if opened := _opened(name):
+        return opened[0](opened[1], weights, device, settings)
     return _TEACHERS.get(name)(card(name), weights, device, settings)
 
 

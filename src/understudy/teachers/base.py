@@ -59,6 +59,10 @@ class Teacher(ABC):
     hop_s: float
     Settings: type[TeacherSettings] = TeacherSettings
     """What `teachers.build` takes; kept in `options`."""
+    keeps_times: bool = False
+    """Whether stores hold the instant of every frame, beside what the timing says of them."""
+    own_times: bool = False
+    """Whether frames lie where the teacher puts them: it embeds whole clips, not windows."""
     hear_padding: Literal["constant", "reflect"] = "constant"
     """What `centred` takes to lie beyond a clip's ends: zeros, or the clip mirrored."""
 
@@ -185,15 +189,19 @@ class Teacher(ABC):
             DataError: Audio of another type or shape, or without samples.
             ConfigError: A timing that cannot be.
         """
+        audio = self._clips(audio)
+        window_s, hop_s = self._timing(window_s, hop_s, self.window_s, self.hop_s)
+        plan = self._plan(audio.shape[-1], window_s, hop_s)
+        return Timeline(embedding=self.embed_windows(audio, plan), centre_s=plan.centre_s)
+
+    def _clips(self, audio: torch.Tensor) -> torch.Tensor:
+        """`audio` with its batch axis; DataError for audio of another type or shape."""
         audio = torch.as_tensor(audio)
         if not audio.is_floating_point() or audio.dim() not in (1, 2):
             raise DataError(
                 f"wanted float audio (batch, samples), found {audio.dtype} {tuple(audio.shape)}"
             )
-        audio = torch.atleast_2d(audio)
-        window_s, hop_s = self._timing(window_s, hop_s, self.window_s, self.hop_s)
-        plan = self._plan(audio.shape[-1], window_s, hop_s)
-        return Timeline(embedding=self.embed_windows(audio, plan), centre_s=plan.centre_s)
+        return torch.atleast_2d(audio)
 
     def embed_windows(self, audio: torch.Tensor, plan: WindowPlan) -> torch.Tensor:
         """Embeddings (batch, time, dim) of the planned windows of audio (batch, samples)."""
@@ -243,6 +251,7 @@ class Teacher(ABC):
             "dim": self.card.dim,
             "precision": self.precision,
         }
+        facts |= {"grid": "stored"} if self.keeps_times else {}
         return facts | ({"settings": {"compile": True}} if self.compiled else {})
 
     def _plan(self, n_samples: int, window_s: Window, hop_s: float) -> WindowPlan:
