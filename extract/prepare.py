@@ -163,7 +163,7 @@ def _teacher_track(
 ) -> Track:
     card = teacher.card
     n_samples = plan.samples_at(durations_s, card.sample_rate)
-    if teacher.own_times:  # its plan costs as much as an embedding: that of the longest clip will do
+    if teacher.own_times:  # to plan means to embed: once will do
         n_samples = n_samples.max(keepdims=True)
     facts = {
         "title": card.title,

@@ -56,7 +56,7 @@ class TeacherFrames:
         if timing["window_s"] == "clip":
             return 1
         if self._stored:
-            every = map(self.centres, np.flatnonzero(self.reader.n_frames))
+            every = map(self.centres, np.flatnonzero(self.reader.n_frames).tolist())
             return max((_most_within(crop_s, centres) for centres in every), default=1)
         moved = timing.get("grid") == "centred"  # a clip's last frame may be nearer than a hop
         return min(self.reader.max_frames, max(1, math.ceil(crop_s / timing["hop_s"])) + moved)

@@ -3,8 +3,9 @@
     teacher = teachers.build("mn04", weights="mn04_as_mAP_432.pt")
     timeline = teacher.embed(audio)             # (batch, samples) -> (batch, time, dim)
 
-A teacher is a card in `cards.py` and a subclass of `base.Teacher` that makes its front end and
-its network; `onnx:FILE` and `hear:MODULE` are teachers that others bring. Importing this package does not import torch; building a teacher does.
+A teacher is a card in `cards` and a subclass of `base.Teacher` that makes its front end and its
+network; `onnx:FILE` and `hear:MODULE` are teachers that others bring. Importing this package does
+not import torch; building a teacher does.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ def card(name: str) -> TeacherCard:
     """
     require(name)
     if opened := _opened(name):
-        return opened[0].card(opened[1])
+        return opened[0].describe(opened[1])
     return CARDS[name]
 
 
