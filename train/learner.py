@@ -140,7 +140,6 @@ class Learner:
         """
         state = self.state
         valid_losses, value = validation.result()
-        check_finite(valid_losses, f"the validation loss after step {state.step}")
         steps = max(1, state.position)
         losses = {name: float(total) / steps for name, total in self.sums.items()}
         check_finite(losses, f"a training loss up to step {state.step}")
@@ -262,8 +261,9 @@ class Validation:
         np.add.at(self.n_windows, clips, 1)
 
     def result(self) -> tuple[dict[str, float], float]:
-        """Losses, and the metric's value."""
+        """Losses, and the metric's value; ConfigError where a loss is not finite."""
         losses = {name: value / self.n_windows.sum() for name, value in self.sums.items()}
+        check_finite(losses, f"the validation loss after step {self.learner.state.step}")
         scores = self.scores / self.n_windows[:, None]
         labels: Any = self.feed.index.labels[self.rows]
         if self.feed.index.task == "multi-label":

@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "cache": ("understudy.cache.cli:group", "Show and verify cached stores."),
     "train": ("understudy.train.cli:command", "Train a student, with or without a teacher."),
+    "study": ("understudy.study.cli:command", "Run a grid of trainings from one file."),
     "evaluate": ("understudy.evaluate.cli:group", "Score, transfer, compare and report."),
     "predict": ("understudy.predict.cli:command", "Label audio files with a trained student."),
 }

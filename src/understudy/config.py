@@ -95,21 +95,29 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 def overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Nested mapping from `a.b=c` assignments; values are read as YAML ("none" is None)."""
-    result: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set wants key=value, found '{text}'")
-        *parents, leaf = key.strip().split(".")
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is no YAML ({error})") from None
+    return nested(values)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mapping from dotted keys: {"a.b": 1} to {"a": {"b": 1}}."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
         node = result
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"--set {text}: '{parent}' is already set to a value")
-        try:
-            node[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is no YAML ({error})") from None
+                raise ConfigError(f"{key}={value}: '{parent}' is already set to a value")
+        node[leaf] = value
     return result
 
 

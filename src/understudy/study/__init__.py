@@ -1,0 +1,11 @@
+"""Whole studies from one file: a grid of runs, planned, trained in groups, scored, compared.
+
+file -> cells -> groups over one stream each -> runs and scores -> table and report
+
+`run.py` is the path to read. A study stands above the stages and holds no method of its own: its
+runs are those of `understudy train` and `understudy evaluate`.
+"""
+
+from understudy.study.run import study
+
+__all__ = ["study"]

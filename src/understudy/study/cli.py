@@ -1,0 +1,44 @@
+"""`understudy study`."""
+
+import json
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(name="study")
+@click.argument("file", type=_PATH)
+@click.option("--out", type=_PATH, help="Folder of runs, table and report [default: runs/NAME].")
+@click.option("--cache", type=_PATH, help="Cache that `understudy extract` made; instead of the "
+              "file's.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and end.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True,
+              help="Local processes; each trains one group of students.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS", help="Dask cluster to train on.")
+def command(
+    file: Path,
+    out: Path | None,
+    cache: Path | None,
+    dry_run: bool,
+    workers: int,
+    scheduler: str | None,
+) -> None:
+    """Train and score every run of the grid in FILE, and compare them.
+
+    Students that share dataset, fold, seed and crops are trained over one stream. The same command
+    goes on where it stopped; what is done is kept.
+    """
+    from understudy.study.grid import read_study
+    from understudy.study.plan import make_plan
+    from understudy.study.run import study
+    from understudy.study.summary import table
+
+    folder = out or Path("runs") / file.stem
+    if dry_run:
+        click.echo(make_plan(read_study(file, cache), folder).describe())
+        return
+    path = study(file, folder, cache=cache, scheduler=scheduler, workers=workers, say=click.echo)
+    click.echo(table(json.loads(path.read_text(encoding="utf-8"))))
+    click.echo(f"written: {path}, {path.with_suffix('.csv')}, {folder / 'report' / 'index.html'}")
