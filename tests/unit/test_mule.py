@@ -90,7 +90,7 @@ def test_recordings_of_one_channel_count_half(teacher):
     torch.testing.assert_close(stereo.forward(0.5 * clip), teacher.forward(clip))
     faint = 1e-3 * clip  # in loud audio a gain is little but an offset, which is taken off
     assert (stereo.forward(faint) - teacher.forward(faint)).abs().max() > 1e-3
-    assert teacher.identity()["settings"] == {"source_channels": 1}
+    assert "settings" not in teacher.identity()
     assert stereo.identity()["settings"] == {"source_channels": 2}
     with pytest.raises(ConfigError, match="source_channels of at least 1, found 0"):
         teachers.build("mule", "random", source_channels=0)

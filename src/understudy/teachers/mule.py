@@ -259,8 +259,9 @@ class Mule(Teacher):
 
     def identity(self) -> dict[str, Any]:
         facts = super().identity()
-        settings = {"source_channels": self.options.source_channels}
-        facts["settings"] = facts.get("settings", {}) | settings
+        if self.options.source_channels != MuleSettings.source_channels:
+            settings = {"source_channels": self.options.source_channels}
+            facts["settings"] = facts.get("settings", {}) | settings
         return facts | ({"grid": "centred"} if _is_own(self.window_s, self.hop_s) else {})
 
 

@@ -31,8 +31,8 @@ MULE = TeacherCard(
         "kept. Clips shorter than 47840 samples (2.99 s), which it refuses or cuts wrongly, are "
         "zero-padded at the end. Windows of other lengths pass as they are up to 3.015 s; beyond, "
         "and as whole clips: the fewest such pieces that cover them, averaged. Silence gives a "
-        "constant, finite vector: mask it. With precision bfloat16 embeddings of noise move by 0.5 % "
-        "of their rms (random weights, CPU), with compile by 3e-7."
+        "constant, finite vector: mask it. With precision bfloat16 embeddings of noise move by "
+        "0.5 % of their rms (random weights, CPU), with compile by 3e-7."
     ),
     citation=(
         "M. C. McCallum, F. Korzeniowski, S. Oramas, F. Gouyon, A. F. Ehmann: Supervised and "
