@@ -7,8 +7,8 @@ embedding, become an output.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch import nn
 from understudy.errors import WeightsError
 from understudy.teachers import library
 from understudy.teachers import weights as weights_files
-from understudy.teachers.base import Teacher, TeacherSettings, Timeline
+from understudy.teachers.base import Teacher, Timeline
 from understudy.teachers.card import TeacherCard
 from understudy.teachers.discogs_frontend import (
     BANDS,
@@ -31,6 +31,7 @@ from understudy.teachers.discogs_frontend import (
     n_frames,
     patches,
 )
+from understudy.teachers.foreign import Float32Settings
 from understudy.teachers.onnx_network import OnnxNetwork, require
 from understudy.timing import Window, WindowPlan, frame_centres, plan_windows
 
@@ -39,18 +40,10 @@ MATRIX_PRODUCTS = ("Gemm", "MatMul")
 STAND_IN = "stand-in: EfficientNet-B0 with random weights, not the published network"
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiscogsSettings(TeacherSettings):
-    """Settings of `discogs`; its network computes in float32 alone."""
-
-    precision: Literal["float32"] = "float32"
-    compile: Literal[False] = False
-
-
 class Discogs(Teacher):
     """Teacher `discogs`. With weights="random" its network is a stand-in, and its card says so."""
 
-    Settings = DiscogsSettings
+    Settings = Float32Settings
 
     def __init__(
         self, card: TeacherCard, weights: Any, device: str, settings: Mapping[str, Any]

@@ -227,7 +227,7 @@ def loaded(module: ModuleType, name: str, path: str | None) -> nn.Module:
 
 
 def state_digest(model: nn.Module) -> str:
-    """The word "state:" and the sha256 over names, types, shapes and bytes of the model's tensors."""
+    """sha256 over names, types, shapes and bytes of the model's tensors, behind "state:"."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -304,7 +304,8 @@ def _kind(found: Any) -> str:
 
 
 def _card(reference: str, model: nn.Module, own_times: bool) -> TeacherCard:
-    package, version, licence = _distribution(reference)
+    package = reference.partition(".")[0]
+    version, licence = _distribution(package)
     sizes: dict[str, int] = {key: getattr(model, key) for key in SIZES}
     return TeacherCard(
         name=f"hear:{reference}",
@@ -332,13 +333,11 @@ def _card(reference: str, model: nn.Module, own_times: bool) -> TeacherCard:
     )
 
 
-def _distribution(reference: str) -> tuple[str, str, str]:
-    """Package, version and licence that `reference` was installed with, as far as known."""
-    top = reference.partition(".")[0]
-    packages = importlib.metadata.packages_distributions().get(top)
-    if not packages:
-        return top, "unknown", "not stated"
-    facts = importlib.metadata.metadata(packages[0])
+def _distribution(package: str) -> tuple[str, str]:
+    """Version and licence of the package that a module was installed with, as far as known."""
+    try:
+        facts = importlib.metadata.metadata(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version", "not stated"
     stated = [facts[key] for key in ("License-Expression", "License") if key in facts]
-    licence = (stated or ["not stated"])[0]
-    return packages[0], facts["Version"], licence.strip().split("\n")[0][:80]
+    return facts["Version"], (stated or ["not stated"])[0].strip().split("\n")[0][:80]
