@@ -21,6 +21,7 @@ from understudy.teachers.base import Teacher
 from understudy.timing import covering_starts
 
 WINDOW_S, HOP_S = 0.32, 0.16
+FLOAT32_ONLY = {"discogs", "spectral"}
 SAME_CODE = {"mn02", "mn05", "mn10", "mn20", "mn30", "mn40"}
 
 _built: dict[str, Teacher] = {}
@@ -199,6 +200,52 @@ def test_half_precision_around_it_does_not_reach_in(teacher):
     wanted = teacher.embed(audio).embedding
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(teacher.embed(audio).embedding, wanted)
+
+
+def test_bfloat16_is_near_and_another_identity(teacher):
+    settings = {"window_s": WINDOW_S, "hop_s": HOP_S, "precision": "bfloat16"}
+    if teacher.card.name in FLOAT32_ONLY:
+        with pytest.raises(ConfigError, match="precision"):
+            teachers.build(teacher.card.name, "random", **settings)
+        return
+    half = teachers.build(teacher.card.name, "random", **settings)
+    audio = noise(teacher, 0.5)
+    wanted, found = teacher.embed(audio).embedding, half.embed(audio).embedding
+    assert found.dtype == torch.float32
+    deviation = (found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+    assert 1e-4 < deviation < 0.1
+    assert half.identity() == teacher.identity() | {"precision": "bfloat16"}
+    assert teachers.from_spec(half.spec).precision == "bfloat16"
+
+
+def test_compiled_is_the_same_and_another_identity(teacher, monkeypatch):
+    """Compiling itself takes minutes: `make soak`."""
+    settings = {"window_s": WINDOW_S, "hop_s": HOP_S, "compile": True}
+    if teacher.card.name in FLOAT32_ONLY:
+        with pytest.raises(ConfigError, match="compile"):
+            teachers.build(teacher.card.name, "random", **settings)
+        return
+    compiled_functions = []
+    monkeypatch.setattr(torch, "compile", lambda f: compiled_functions.append(f) or f)
+    compiled = teachers.build(teacher.card.name, "random", **settings)
+    audio = noise(teacher, 0.5)
+    assert_close(compiled.embed(audio).embedding, teacher.embed(audio).embedding)
+    assert len(compiled_functions) == 1
+    assert compiled.identity()["settings"] == {"compile": True}
+    assert "settings" not in teacher.identity()
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_in_earnest(teacher):
+    if teacher.card.name in FLOAT32_ONLY:
+        pytest.skip("no torch network")
+    compiled = teachers.build(
+        teacher.card.name, "random", window_s=WINDOW_S, hop_s=HOP_S, compile=True
+    )
+    for duration_s in (0.5, 0.9):  # another batch size
+        audio = noise(teacher, duration_s)
+        assert_close(compiled.embed(audio).embedding, teacher.embed(audio).embedding)
 
 
 def test_building_is_seeded_and_leaves_the_global_generator_alone(teacher):

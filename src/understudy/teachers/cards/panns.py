@@ -28,7 +28,8 @@ PANNS = TeacherCard(
         "Clips shorter than a window, or than 9920 samples (0.31 s), are zero-padded at the end. "
         "Windows up to 30 s pass whole; longer ones as the fewest 10 s pieces that cover them, "
         "averaged. What remains of a window after whole steps of 0.32 s is hardly heard. "
-        "Silence gives a constant that depends on the window's length: mask it. Parameters are "
+        "Silence gives a constant that depends on the window's length: mask it. bfloat16 "
+        "moves embeddings by 1 % of their rms, 3 % at most (random weights). Parameters are "
         "counted without the AudioSet classifier, which no embedding passes, and without the "
         "front end."
     ),
