@@ -41,8 +41,8 @@ def _efficientat(
             "Clips shorter than a window are zero-padded at the end; as whole clips they pass as "
             "they are, from 514 samples on. Windows beyond 10 s: the fewest 10 s pieces that cover "
             "them, averaged. Silence gives a constant that depends on the window's length: mask "
-            "it. Embeddings of unlike windows do not compare. bfloat16 moves mn04's by 4 to 11 % of "
-            "their rms on real recordings: it is not for this family."
+            "it. Embeddings of unlike windows do not compare. bfloat16 moves mn04's by 4 to 11 % "
+            "of their rms on real recordings: it is not for this family."
         ),
         citation=(
             "F. Schmid, K. Koutini, G. Widmer: Efficient Large-Scale Audio Tagging via "
