@@ -304,3 +304,32 @@ def test_digest_tells_models_apart():
     assert hear_module.state_digest(one) == hear_module.state_digest(other)
     nn.init.constant_(other.linear.bias, 0.0)
     assert hear_module.state_digest(one) != hear_module.state_digest(other)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_hear21passt(monkeypatch, capsys):
+    """Its code, functions and model, with random weights in place of a download."""
+    base = pytest.importorskip("hear21passt.base")
+    from hear21passt.models import passt
+    from hear21passt.models.preprocess import AugmentMelSTFT
+    from hear21passt.wrapper import PasstBasicWrapper
+
+    def load_model(model_file_path: str = "") -> nn.Module:
+        torch.manual_seed(0)
+        arch = "passt_s_swa_p16_128_ap476"
+        net = passt.get_model(arch=arch, pretrained=False)
+        net.blocks = net.blocks[:1]
+        return PasstBasicWrapper(
+            mel=AugmentMelSTFT(n_mels=128, sr=32000, win_length=800, hopsize=320),
+            net=net,
+            mode="all",
+            arch=arch,
+        )
+
+    monkeypatch.setattr(base, "load_model", load_model)
+    teacher = teachers.build("hear:hear21passt.base")
+    assert capsys.readouterr().out == ""
+    assert (teacher.card.dim, teacher.hop_s) == (1295, 0.05)
+    assert teacher.card.version == "0.0.26"
+    timeline = teacher.embed(0.1 * torch.randn(1, 35200))
+    np.testing.assert_allclose(timeline.centre_s, 0.05 * np.arange(23), atol=1e-6)

@@ -6,12 +6,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 import yaml
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from understudy import teachers
+from understudy import cache, teachers
 from understudy.errors import ConfigError, WeightsError
+from understudy.extract.cli import command as extract
+from understudy.teachers.cli import group
 from understudy.teachers.onnx_file import OnnxFile
 
 DIM = 5
@@ -178,3 +182,25 @@ def test_the_example_in_the_docstring_is_a_card(tmp_path):
     example = [line for line in module.__doc__.splitlines() if line.startswith("    ")]
     (tmp_path / "x.onnx.yaml").write_text("\n".join(example))
     assert OnnxFile.describe(str(tmp_path / "x.onnx")).dim == 1024
+
+
+def test_the_command_line_takes_it_with_settings(tmp_path):
+    for number in range(2):
+        (tmp_path / "clips").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "clips" / f"{number}.wav", audio(20000)[number].numpy(), 16000)
+    (tmp_path / "clips" / "labels.csv").write_text("path,label\n0.wav,a\n1.wav,b\n")
+    name = f"onnx:{write(tmp_path)}"
+    arguments = ["folder", "--root", tmp_path / "clips", "--option", "csv=labels.csv"]
+    arguments += ["--teacher", name, "--set", f"{name}.hop_s=0.1", "--cache", tmp_path / "cache"]
+    result = CliRunner().invoke(extract, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    reader = cache.CacheReader(cache.find(tmp_path / "cache", "clips", "onnx:birds"))
+    assert reader.path.name.startswith("onnx_birds-")
+    np.testing.assert_allclose(reader.centre_s([1])[0], 0.25 + 0.1 * np.arange(8))
+    assert cache.verify(reader.path) == []
+
+
+def test_show_prints_its_card(tmp_path):
+    result = CliRunner().invoke(group, ["show", f"onnx:{write(tmp_path)}"], catch_exceptions=False)
+    for fact in ("onnx:birds", "5 values", "0.5/0.25 s", "CC BY-NC 4.0", "Xeno-canto"):
+        assert fact in result.output

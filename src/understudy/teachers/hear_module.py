@@ -83,7 +83,8 @@ class HearModule(Teacher):
         self.spec = replace(self.spec, name=self._name, weights=path)
         facts = {key: getattr(options, key) for key in ("licence_weights", "training_data")}
         self.card = replace(self.card, **facts)
-        self._probe()
+        with contextlib.redirect_stdout(io.StringIO()):  # some tell their shapes at first
+            self._probe()
 
     @staticmethod
     def describe(reference: str) -> TeacherCard:

@@ -122,8 +122,9 @@ def confirm(card: TeacherCard, path: Path, url: str | None = None) -> str:
 
 def consented(card: TeacherCard) -> bool:
     """Whether the weights' licence has been agreed to here, or asks for no agreement."""
-    agreed = _read(folder() / LICENCES).get(card.weights_file or "")
-    return not card.non_commercial or agreed == card.licence_weights
+    if card.weights_file is None or not card.non_commercial:
+        return True
+    return _read(folder() / LICENCES).get(card.weights_file) == card.licence_weights
 
 
 def consent(card: TeacherCard) -> None:
