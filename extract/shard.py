@@ -207,7 +207,7 @@ class ShardTrack:
 
     def _keep(self, row: int, frame: int, vector: np.ndarray) -> None:
         largest = float(np.abs(vector).max())
-        if largest <= np.finfo(self.data.dtype).max:
+        if largest <= float(np.finfo(self.data.dtype).max):
             self.data[row, frame] = vector
         else:
             self.failures.setdefault(row, self._out_of_range(largest))
