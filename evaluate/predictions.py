@@ -151,6 +151,7 @@ def teacher_facts(run: Run, place: Place) -> dict[str, Any] | None:
 
 def _by_teacher_lr(run: Run, index: ClipIndex, rows: np.ndarray, place: Place) -> Predictions:
     reader = caches.CacheReader(teacher_store(run, index.name, place.cache))
+    predict.check_rows(index, reader)
     model = teacher_lr.Model.load(run.path)
     features, usable = teacher_lr.clip_means(reader, index, rows, model.silence_db)
     names = index.clips["clip_id"].iloc[rows[~usable]].tolist()

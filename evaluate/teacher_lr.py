@@ -16,7 +16,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from understudy import __version__, checkpoint, config, metrics, schema
+from understudy import __version__, checkpoint, config, metrics, predict, schema
 from understudy import cache as caches
 from understudy.cache import CacheReader
 from understudy.errors import CacheError, ConfigError, DataError, WeightsError
@@ -95,10 +95,12 @@ def train(
         run_dir.
 
     Raises:
-        UnderstudyError: No store or an unfinished one, no usable clips, a taken run directory.
+        UnderstudyError: No store, an unfinished one or one of other clips, no usable clips, a
+            taken run directory.
     """
     run_dir = Path(run_dir)
     reader = CacheReader(caches.find(cache, index.name, teacher, store))
+    predict.check_rows(index, reader)
     split = index.split(fold)
     record = _record(index, reader, fold, silence_db, grid, Path(cache))
     _claim(run_dir, record)

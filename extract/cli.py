@@ -143,6 +143,8 @@ def command(
         sys.exit(130)
     for line in report.lines():
         click.echo(line)
+    if (name := planned.index.name) != dataset:
+        click.echo(f"the commands that read this cache call the dataset {name}")
 
 
 def _paths(assignments: Iterable[str]) -> dict[str, str]:

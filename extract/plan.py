@@ -141,12 +141,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def file_bytes(path: str) -> int:
-    """Size of a file; -1 where there is none to see."""
+def file_stamp(path: str) -> tuple[int, int]:
+    """Size of a file and its time of change in ns; -1 and -1 where there is none to see."""
     try:
-        return Path(path).stat().st_size
+        found = Path(path).stat()
     except OSError:
-        return -1
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
 
 
 def explain(old: ClipIndex, new: ClipIndex) -> list[str]:

@@ -1,10 +1,13 @@
 """Planning: teachers are built, tracks described, pending shards found. Nothing is written."""
 
+import hashlib
 import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ from understudy import cache as stores
 from understudy import schema
 from understudy import teachers as registry
 from understudy.cache import StoreWriter, Track, clip_key
-from understudy.cache.store import Store
+from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError, ConfigError, DataError
 from understudy.extract import plan
 from understudy.extract.plan import Clip, Job, TrackJob
@@ -132,6 +135,7 @@ def prepare(
         len(index),
         max(plan.clip_bytes(track) for track in tracks),
     )
+    _check_collection(index, dataset_dir / INDEX)
     by_name = dict(teachers)
     device = str(next((t.device for t in teachers.values()), "cpu"))
     # On a CPU one thread a task scales best; a GPU wants one task, with many decoders.
@@ -156,6 +160,21 @@ def prepare(
         decode_threads=max(1, min(MAX_DECODE_THREADS, plan.cores() // slots)),
     )
     return Extraction(index=index, job=job, clips=_clips(index), teachers=by_name)
+
+
+def _check_collection(index: ClipIndex, saved: Path) -> None:
+    """Raises CacheError where the cache holds another collection under the same name."""
+    try:
+        old = ClipIndex.load(saved, index.root)
+    except DataError:  # none yet, or one that the run replaces
+        return
+    here, there = (list(each.clips["clip_id"]) for each in (index, old))
+    if there and set(here).isdisjoint(there):
+        raise CacheError(
+            f"{saved} lists {len(there)} clips ('{there[0]}', ...) and none of the {len(here)} "
+            f"here ('{here[0]}', ...): another collection of the same name '{index.name}'. Use "
+            "another --cache or, for a folder, another name: --option name=NAME"
+        )
 
 
 def _teacher_track(
@@ -280,13 +299,29 @@ def _pending_reason(planned: Extraction, writer: StoreWriter, number: int) -> st
     reason = writer.pending(number, np.array([clip.key for clip in clips], np.uint64))
     if reason is not None:
         return reason
-    sizes = (writer.record(number) or {}).get("notes", {}).get("file_bytes", [])
-    for clip, before in zip(clips, sizes, strict=False):
-        now = plan.file_bytes(clip.path)
-        if now not in (before, -1):
-            was = "missing" if before == -1 else f"{before} bytes"
+    record = writer.record(number) or {}
+    notes = record.get("notes", {})
+    before = (notes.get("file_bytes", ()), notes.get("file_mtime_ns", repeat(None)))
+    for clip, size, changed, sha256 in zip(
+        clips, *before, record.get("audio_sha256", ()), strict=False
+    ):
+        now, now_changed = plan.file_stamp(clip.path)
+        if now not in (size, -1):
+            was = "missing" if size == -1 else f"{size} bytes"
             return f"{clip.relative} was {was} and has {now} bytes now"
+        if now != -1 and now_changed != changed and _sha256(clip.path, now_changed) != sha256:
+            return f"{clip.relative} has other content now"
     return None
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: str, changed: int) -> str:
+    """Of a file's bytes; `changed` is its time, so that a file is read once as long as it stays."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ def run(
             if shards:
                 done = _compute(planned, shards, scheduler, workers, progress)
         finally:
-            records = _records(planned.dataset_dir)
+            records = _records(planned)
             ledger.save(planned.dataset_dir / LEDGER, ledger.lines(records))
         wall_s = time.monotonic() - began
         for item in planned.job.tracks:
@@ -181,15 +181,20 @@ def _sweep(dataset_dir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _records(dataset_dir: Path) -> dict[str, list[dict[str, Any]]]:
-    """Commit records of all stores of a dataset, by the store's folder name."""
+def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
+    """Commit records of all stores of a dataset, by the store's folder name, without failures of
+    clips that the dataset no longer has."""
+    clip_ids = set(planned.index.clips["clip_id"])
     result = {}
-    for path in stores.stores(dataset_dir):
+    for path in stores.stores(planned.dataset_dir):
         store = Store.open(path)
         result[path.name] = found = []
-        for shard in range(store.n_shards):
+        for shard in range(min(store.n_shards, planned.n_shards)):
             with suppress(CacheError):
-                found.append(read_json(store.record_path(shard)))
+                record = read_json(store.record_path(shard))
+                failures = record.get("failures", [])
+                kept = [failure for failure in failures if failure["clip_id"] in clip_ids]
+                found.append({**record, "failures": kept})
     return result
 
 

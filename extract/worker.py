@@ -56,7 +56,9 @@ def process(
 
     with ThreadPoolExecutor(job.decode_threads) as pool, ThreadPoolExecutor(1) as disk:
         clips = (clip for shard in shards for clip in shard.clips)
-        stream = ahead(pool, partial(load, wanted=wanted, root=job.root), clips)
+        stream = ahead(
+            pool, partial(load, wanted=wanted, root=job.root, scratch=job.dataset_dir), clips
+        )
         writing: Future[float] | None = None
         try:
             for shard in shards:
@@ -69,7 +71,7 @@ def process(
                     began = time.perf_counter()
                     loaded = next(stream)
                     step.wait_s += time.perf_counter() - began
-                    files.append((loaded.sha256, loaded.file_bytes))
+                    files.append((loaded.sha256, loaded.file_stamp))
                     for part in parts.values():
                         part.add(row, loaded)
                     step.clips += 1
@@ -115,7 +117,7 @@ def _write(
     number: int,
     parts: Mapping[str, ShardTrack],
     run_id: str,
-    files: Sequence[tuple[str, int]],
+    files: Sequence[tuple[str, tuple[int, int]]],
 ) -> float:
     began = time.perf_counter()
     for name, part in parts.items():

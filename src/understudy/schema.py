@@ -50,12 +50,15 @@ class Attribute:
     identity: bool = False
     kinds: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
 
     def check(self, value: Any, where: str) -> None:
         """Raises CacheError unless `value` has the attribute's type and can be stored as JSON."""
         if not TYPES[self.type](value) and value not in self.alternatives:
             wanted = " or ".join([self.type, *(repr(a) for a in self.alternatives)])
             raise CacheError(f"{where}: '{self.name}' wants {wanted}, found {value!r}")
+        if self.one_of and value not in self.one_of:
+            raise CacheError(f"{where}: {unknown(self.name, str(value), self.one_of)}")
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:

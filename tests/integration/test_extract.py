@@ -232,6 +232,49 @@ def test_a_file_of_another_size_is_done_again(root: Path, tmp_path: Path):
     assert "8.wav" in reason
 
 
+def test_other_audio_of_the_same_size_is_done_again(root: Path, tmp_path: Path):
+    store = extract(load(root), ["spectral"], tmp_path / "cache")["spectral"]
+    before = CacheReader(store).gather(range(10))[0]
+    size = (root / "3.wav").stat().st_size
+    record(root / "3.wav", 0.9, seed=77)
+    assert (root / "3.wav").stat().st_size == size
+    (root / "4.wav").touch()
+    planned = prepare.prepare(
+        load(root), prepare.build(["spectral"]), tmp_path / "cache", audio=False
+    )
+    assert prepare.pending(planned) == {"spectral": {3: "3.wav has other content now"}}
+    extract(load(root), ["spectral"], tmp_path / "cache")
+    after = CacheReader(store).gather(range(10))[0]
+    changed = [
+        not np.array_equal(*pair, equal_nan=True) for pair in zip(before, after, strict=True)
+    ]
+    assert np.flatnonzero(changed).tolist() == [3]
+
+
+def test_clips_that_went_are_neither_counted_nor_listed(root: Path, tmp_path: Path):
+    (root / "9.wav").write_bytes(b"")
+    arguments = ["folder", "--root", str(root), "--teacher", "spectral"]
+    arguments += ["--cache", str(tmp_path / "cache")]
+    assert "10 clips: 9 ok, 1 failed" in CliRunner().invoke(command, arguments).output
+    (root / "9.wav").unlink()
+    result = CliRunner().invoke(command, arguments)
+    assert "9 clips: 9 ok, 0 failed" in result.output
+    assert ledger(tmp_path / "cache" / "studio") == []
+
+
+def test_another_collection_of_the_same_name_leaves_the_cache_alone(root: Path, tmp_path: Path):
+    extract(load(root), ["spectral"], tmp_path / "cache")
+    before = arrays(tmp_path / "cache")
+    other = tmp_path / "elsewhere" / "studio"
+    other.mkdir(parents=True)
+    record(other / "song.wav", 1.0)
+    with pytest.raises(CacheError, match=r"none of the 1 here \('song.wav'.*--option name="):
+        extract(load(other), ["spectral"], tmp_path / "cache")
+    assert arrays(tmp_path / "cache") == before
+    named = datasets.load("folder", other, name="other")
+    assert extract(named, ["spectral"], tmp_path / "cache")["spectral"].parent.name == "other"
+
+
 def test_a_longer_clip_than_the_store_holds_is_refused(root: Path, tmp_path: Path):
     extract(load(root), ["spectral"], tmp_path / "cache")
     record(root / "z.wav", 9.0)

@@ -135,6 +135,13 @@ def test_label_columns(tree):
     assert datasets.load("folder", tree, csv=name, label_columns=["y"]).label_names == ("y",)
 
 
+@pytest.mark.parametrize(("zero", "wanted"), [("absent", -1), ("unknown", 0)])
+def test_what_0_means_can_be_said(tree, zero, wanted):
+    csv = write_csv(tree / "l.csv", "path,x,y\n4.mp3,1,0\na/1.wav,,1")
+    index = datasets.load("folder", tree, csv=csv, zero=zero)
+    assert index.labels.tolist() == [[1, wanted], [0, 1]]
+
+
 def test_listed_files_that_are_absent_stay(tree):
     name = write_csv(tree / "l.csv", "path,label\n4.mp3,a\ngone.wav,b\n")
     assert datasets.load("folder", tree, csv=name).clips["duration_s"].isna().tolist() == [0, 1]
@@ -161,13 +168,14 @@ def test_listed_files_that_are_absent_stay(tree):
         ),
         ("path,clip_id\n4.mp3,a\na/1.wav,a\n", {}, "line 3: clip_id 'a'; wanted each once"),
         ("path,clip_id\n4.mp3,\n", {}, "line 2: clip_id ''; wanted a name"),
-        ("path,label\n../x.wav,a\n", {}, r"line 2: path '\.\./x\.wav'; wanted a path inside"),
+        ("path,label\n../x.wav,a\n", {}, r"line 2: path '\.\./x\.wav' leaves .*; wanted a path in"),
         ("path,label\n/etc/x.wav,a\n", {}, "line 2: path '/etc/x.wav'.*is absolute"),
         ("path,label\n,a\n", {}, "line 2: path ''; wanted"),
         ("path,label\n4.mp3,\n", {}, "line 2: label ''; wanted the name of a class"),
         ("path,label\n4.mp3,d\n", {"classes": ["a"]}, "line 2: label 'd'; wanted one of 'a'"),
         ("path,labels\n4.mp3,a|d\n", {"classes": ["a"]}, "line 2: labels 'a|d'; wanted .*'d'"),
         ("path,labels\n4.mp3,a||b\n", {}, "line 2: labels 'a||b'"),
+        ("path,x,y\n4.mp3,1,0\n", {}, "hold 0 but no -1; wanted .*zero=absent"),
         ("path,x\n4.mp3,2\n", {}, "line 2: x '2'; wanted one of '', '0', '1', '-1'"),
         ("path,split\n4.mp3,dev\n", {}, "line 2: split 'dev'; wanted one of 'train', 'valid'"),
         ("path,fold\n4.mp3,-1\n", {}, "line 2: fold '-1'; wanted an integer from 0"),
@@ -235,7 +243,7 @@ def test_label_forms_agree(tmp_path_factory, cells, data):
     with (root / "columns.csv").open("w", newline="", encoding="utf-8") as file:
         rows = ((p, *row) for p, row in zip(paths, index.labels, strict=True))
         csv.writer(file).writerows((("path", *names), *rows))
-    again = datasets.load("folder", root, csv="columns.csv", label_columns=names)
+    again = datasets.load("folder", root, csv="columns.csv", label_columns=names, zero="unknown")
     np.testing.assert_array_equal(again.labels, index.labels)
     assert again.digest == index.digest
 
@@ -316,7 +324,10 @@ def test_esc_release_with_wav_listed_and_ogg_there(tmp_path):
         ("a.wav,1,1,dog,True,8,A", "line 2: target '1'; wanted 0, the target of 'dog'"),
         ("a.wav,6,0,dog,True,8,A", "line 2: fold '6'; wanted an integer from 1 to 5"),
         ("a.wav,1,0,dog,yes,8,A", "line 2: esc10 'yes'; wanted one of 'True', 'False'"),
-        ("../a.wav,1,0,dog,True,8,A", r"line 2: filename '\.\./a\.wav'; wanted a path inside"),
+        (
+            "../a.wav,1,0,dog,True,8,A",
+            r"line 2: path 'audio/\.\./a\.wav' leaves .*; wanted a path in",
+        ),
         ("a.wav,1,0,dog,True,8,A\na.wav,1,0,dog,True,8,A", "line 3: filename 'a.wav'"),
     ],
 )

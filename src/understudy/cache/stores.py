@@ -1,5 +1,6 @@
 """Which stores there are, and which one is meant."""
 
+import difflib
 from pathlib import Path
 
 from understudy.cache.identity import file_stem
@@ -54,8 +55,11 @@ def find(cache_dir: Path | str, dataset: str, track: str, store: str | None = No
     named = [path for path in there if path.stem.rpartition("-")[0] == stem]
     if not named:
         option = "--audio" if track == "audio" else f"--teacher {track}"
+        held = {path.stem.rpartition("-")[0] for path in there}
+        near = difflib.get_close_matches(stem, held, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
         raise CacheError(
-            f"{folder}: no store of '{track}'. {_list(there)} "
+            f"{folder}: no store of '{track}'{hint} {_list(there)} "
             f"Make one: understudy extract {dataset} --root FOLDER {option} --cache {cache_dir}"
         )
     if len(named) > 1:

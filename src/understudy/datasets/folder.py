@@ -7,6 +7,7 @@ labels in one of three forms:
 - a column `label`: one class per clip (single-label);
 - a column `labels`: names separated by |, each present and all others absent; empty is unknown;
 - one column per label with 1 (present), -1 (absent), 0 or empty (unknown): all other columns.
+  Columns with 0 but without any -1 are refused until `zero` says what their 0 means.
 
 Only listed files are clips. A listed file that is missing stays, with duration NaN. Without a CSV,
 every audio file is a clip without labels. Where the CSV has neither splits nor folds, the split is
@@ -17,7 +18,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from understudy.config import from_mapping
 from understudy.datasets.files import audio_files, durations, require_root
 from understudy.datasets.splits import grouped_split
 from understudy.datasets.table import Table, read_table
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, DataError
 from understudy.index import SPLITS, ClipIndex
 
 SEPARATOR = "|"
@@ -47,6 +48,8 @@ class Options:
     """Column of names separated by |."""
     label_columns: tuple[str, ...] | None = None
     """Columns of -1, 0, 1. Of these three at most one; None of them: found by the names above."""
+    zero: Literal["absent", "unknown"] | None = None
+    """What 0 means in a column per label; None: unknown, where there is a -1 as well."""
     classes: tuple[str, ...] | None = None
     """Names of the labels in order; another one is an error. None: those found, sorted."""
     group: str | None = None
@@ -152,7 +155,7 @@ def _labels(table: Table, settings: Options) -> tuple[np.ndarray, tuple[str, ...
         return _separated(table, str(labels), settings.classes)
     known = {"path", "clip_id", "split", "fold", settings.group or "group"}
     found = tuple(c for c in table.columns if c not in known)
-    return _matrix(table, settings.label_columns or settings.classes or found)
+    return _matrix(table, settings.label_columns or settings.classes or found, settings.zero)
 
 
 def _single(
@@ -189,9 +192,17 @@ def _separated(
     return labels, names
 
 
-def _matrix(table: Table, columns: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _matrix(
+    table: Table, columns: tuple[str, ...], zero: str | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     table.require(columns)
-    value = {"": 0, "0": 0, "1": 1, "-1": -1}
+    found = {row[column] for row in table.rows for column in columns}
+    if zero is None and "0" in found and "-1" not in found:
+        raise DataError(
+            f"{table.path}: label columns ({', '.join(columns[:3])}, ...) hold 0 but no -1; wanted "
+            "-1 for absent and 0 for unknown, or the option zero=absent or zero=unknown"
+        )
+    value = {"": 0, "0": -1 if zero == "absent" else 0, "1": 1, "-1": -1}
     labels = np.zeros((len(table.rows), len(columns)), np.int8)
     for i, row in enumerate(table.rows):
         for j, column in enumerate(columns):

@@ -173,7 +173,13 @@ def has_track(cache_dir: str | Path, dataset: str, track: str) -> bool:
 
 def check_rows(index: ClipIndex, reader: cache.CacheReader) -> None:
     """Raises CacheError unless the rows of a store are the clips of `index`."""
-    advice = "run the extraction again"
+    held = reader.attributes.get("dataset", index.name)
+    if held != index.name:
+        raise CacheError(f"{reader.path}: a store of dataset {held}, wanted one of {index.name}")
+    advice = (
+        "run the extraction again, or name the dataset's clips as it did "
+        f"({reader.path.parent / 'index.parquet'} lists them)"
+    )
     if reader.n_clips < len(index):
         raise CacheError(
             f"{reader.path}: {reader.n_clips} clips, index {index.name} has {len(index)}: {advice}"

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,10 +97,14 @@ def _read(content: bytes, wanted: str) -> Any:
 
     stand_ins = [(type("StandIn", (StandIn,), {}), name) for name in NUMPY]
     try:
-        with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
+        ):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a reader of damaged or foreign bytes may raise
-        reason = str(error).strip().split("\n")[0][:200]
+        named = re.search(r"GLOBAL (\S+)", str(error))  # torch's own text advises to run the code
+        reason = f"it names {named[1]}" if named else str(error).strip().split("\n")[0][:80]
         raise WeightsError(
             f"{wanted} {len(content)} bytes that do not load without running code "
             f"({type(error).__name__}: {reason})"
