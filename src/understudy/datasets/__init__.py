@@ -1,13 +1,16 @@
 """Released datasets and folders of audio, each as a ClipIndex.
 
-One file per dataset: its facts first (labels, licence, citation), then `load...(root, **options)`.
+One file per dataset: its facts first (labels, licence, citation, addresses, known defects), then
+`load...(root, **options)`.
 """
 
+import importlib
 import inspect
 import os
 from pathlib import Path
 from typing import Any
 
+from understudy.datasets.release import Release
 from understudy.errors import ConfigError, unknown
 from understudy.index import ClipIndex
 from understudy.registry import Registry
@@ -16,6 +19,18 @@ from understudy.registry import Registry
 _ENTRIES = {
     "esc50": ("understudy.datasets.esc50:load_esc50", "ESC-50: 2,000 sounds, 50 classes, 5 folds"),
     "esc10": ("understudy.datasets.esc50:load_esc10", "ESC-10: the 400 of ESC-50 under CC BY"),
+    "mtat": (
+        "understudy.datasets.mtat:load_mtat",
+        "MagnaTagATune: 25,863 clips of music, 50 tags",
+    ),
+    "fma-small": (
+        "understudy.datasets.fma:load_fma_small",
+        "FMA-small: 8,000 clips of music, 8 genres",
+    ),
+    "openmic": (
+        "understudy.datasets.openmic:load_openmic",
+        "OpenMIC-2018: 20,000 clips of music, 20 instruments",
+    ),
     "folder": ("understudy.datasets.folder:load_folder", "any tree of audio files, optional CSV"),
     "toy-studio": ("understudy.datasets.toy:load_studio", "made here: synthetic, clean"),
     "toy-field": ("understudy.datasets.toy:load_field", "made here: the same sounds in the field"),
@@ -31,6 +46,12 @@ def names() -> list[str]:
 def title(name: str) -> str:
     """One line about dataset `name`; empty for one registered elsewhere."""
     return _ENTRIES.get(name, ("", ""))[1]
+
+
+def release(name: str) -> Release | None:
+    """What is known about dataset `name` before it is here; None where nothing is published."""
+    loader = registry.get(name)
+    return getattr(importlib.import_module(loader.__module__), "RELEASE", None)
 
 
 def load(name: str, /, root: str | os.PathLike[str], **options: Any) -> ClipIndex:

@@ -10,15 +10,36 @@ import numpy as np
 import pandas as pd
 
 from understudy.datasets.files import durations, require_root
+from understudy.datasets.release import Release, Remote, Source
 from understudy.datasets.table import Row, Table, read_table
 from understudy.index import ClipIndex
 
 URL = "https://github.com/karolpiczak/ESC-50"
-LICENCES = {"esc50": "CC BY-NC 3.0", "esc10": "CC BY 3.0"}
-CITATION = (
-    "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. "
-    "Proceedings of the 23rd ACM International Conference on Multimedia, 2015, pp. 1015-1018."
+_TOP = "ESC-50-master"
+RELEASE = Release(
+    homepage=URL,
+    licence="CC BY-NC 3.0",
+    citation=(
+        "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. "
+        "Proceedings of the 23rd ACM International Conference on Multimedia, 2015, pp. 1015-1018."
+    ),
+    sources=(
+        Source(
+            files=(
+                Remote(  # made anew from the branch: no checksum stays true
+                    name=f"{_TOP}.zip",
+                    urls=(f"{URL}/archive/master.zip",),
+                    about_bytes=650_000_000,
+                ),
+            ),
+            takes={f"{_TOP}/audio": "audio", f"{_TOP}/meta": "meta"},
+            unpacked_bytes=900_000_000,
+        ),
+    ),
+    n_clips={"esc50": 2_000, "esc10": 400},
+    shortest_s=3.5,  # 5 s as wav; ESC-10 as ogg has clips of 3.6 to 7.2 s
 )
+LICENCES = {"esc50": RELEASE.licence, "esc10": "CC BY 3.0"}
 N_FOLDS = 5
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 _CLASSES = """
@@ -72,7 +93,7 @@ def _load(name: str, root: Path, targets: range | tuple[int, ...]) -> ClipIndex:
         label_names=tuple(CLASSES[target] for target in targets),
         root=root,
         licence=LICENCES[name],
-        citation=CITATION,
+        citation=RELEASE.citation,
     )
 
 

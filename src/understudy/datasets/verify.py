@@ -1,0 +1,77 @@
+"""Are the files of a dataset what they should be? Every clip is decoded from end to end."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from understudy import audio
+from understudy.datasets.release import CORRUPT, MISSING, SHORT
+from understudy.errors import AudioError
+from understudy.index import ClipIndex, inside
+
+KINDS = (MISSING, CORRUPT, SHORT)
+_TOLERANCE_S = 0.1  # between what an MP3's header says and what it holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One clip that is not as it should be."""
+
+    clip_id: str
+    path: str
+    kind: str
+    """One of `KINDS`."""
+    reason: str
+    known: bool
+    """The release itself has this defect."""
+
+
+def verify(
+    index: ClipIndex,
+    shortest_s: float = 0.0,
+    known_bad: Mapping[str, str] | None = None,
+    *,
+    quick: bool = False,
+) -> list[Problem]:
+    """Clips of `index` that are missing, corrupt or short, in the index's order.
+
+    Args:
+        index: The clips.
+        shortest_s: A clip below it is short.
+        known_bad: clip_id -> what is wrong with it in the release; a missing file is never known.
+        quick: Read the headers alone, which finds neither a truncated file nor damage inside.
+    """
+    known_bad = known_bad or {}
+
+    def check(row: int) -> Problem | None:
+        clip_id, path = index.clips["clip_id"].iat[row], index.clips["path"].iat[row]
+        found = _fault(index, row, shortest_s, quick)
+        if found is None:
+            return None
+        kind, reason = found
+        known = clip_id in known_bad and kind != MISSING
+        return Problem(clip_id=clip_id, path=path, kind=kind, reason=reason, known=known)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(check, range(len(index)))
+        bar = tqdm(results, total=len(index), desc="clips", disable=None, leave=False)
+        return [problem for problem in bar if problem]
+
+
+def _fault(index: ClipIndex, row: int, shortest_s: float, quick: bool) -> tuple[str, str] | None:
+    path = inside(index.root, index.clips["path"].iat[row])
+    try:
+        promised_s = duration_s = audio.info(path).duration_s
+        if not quick:
+            decoded = audio.decode(path)
+            duration_s = len(decoded.samples) / decoded.rate_hz
+    except AudioError as error:
+        return MISSING if error.reason == audio.MISSING else CORRUPT, error.reason
+    if duration_s < promised_s - _TOLERANCE_S:
+        return CORRUPT, f"{duration_s:.2f} s can be decoded, the header promises {promised_s:.2f} s"
+    if duration_s < shortest_s:
+        return SHORT, f"{duration_s:.2f} s, wanted {shortest_s:g} s or more"
+    return None
