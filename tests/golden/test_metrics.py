@@ -1,13 +1,14 @@
 """Metrics against stored values of scikit-learn and of the ancestor project."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from understudy import metrics
 
-EXACT = {"rel": 1e-5, "abs": 1e-6}
+EXACT: dict[str, Any] = {"rel": 1e-5, "abs": 1e-6}
 
 
 @pytest.fixture
