@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ class Problem:
         file: The file it is about.
         detail: What was found and what was wanted.
         clips: Names of the clips that the finding makes unreadable or doubtful.
+        shard: The shard to be written again; None where that does not help.
     """
 
     what: str
     file: Path
     detail: str
     clips: tuple[str, ...] = ()
+    shard: int | None = None
 
     def __str__(self) -> str:
         shown = ", ".join(self.clips[:3]) + (", ..." if len(self.clips) > 3 else "")
@@ -63,8 +65,8 @@ def verify(path: Path | str) -> list[Problem]:
     problems += _lengths(store)
     if not problems:
         for shard in range(store.n_shards):
-            problems += _shard(store, shard)
-    return problems + list(_strays(store))
+            problems += [replace(problem, shard=shard) for problem in _shard(store, shard)]
+    return problems + list(strays(store))
 
 
 def pending(store: Store) -> list[int]:
@@ -106,36 +108,54 @@ def _shard(store: Store, shard: int) -> list[Problem]:
     if len(record["clip_crc32c"]) != n_rows or (n_rows != len(names) and not extended):
         detail = f"names {n_rows} clips, the shard has {len(names)}"
         return [*problems, Problem("record", path, detail, names)]
-    for name, array in store.kind.arrays.items():
+    for name in store.kind.arrays:
         file = store.chunk_path(name, shard)
         try:
-            size, tail = layout.tail(file)
+            held = np.memmap(file, np.uint8, "r").data if file.stat().st_size else b""
         except OSError as error:
             problems.append(Problem("missing", file, error.strerror or str(error), names))
             continue
-        wanted = record["files"].get(name, {})
-        if size != wanted.get("bytes"):
-            detail = f"{size} bytes, {wanted.get('bytes')} were committed"
-            problems.append(Problem("torn", file, detail, names))
-            continue
-        try:
-            if array.inner:
-                problems += _clips(store, file, record, names)
-            else:
-                problems += _chunk(store, name, shard, record, names)
-        except CacheError as error:
-            problems.append(Problem("damaged", file, str(error), names))
-            continue
-        if tail != wanted.get("crc32c"):
-            problems.append(Problem("swapped", file, "not the file that was committed", names))
+        problems += file_problems(store, name, shard, held, record, names)
+    return problems
+
+
+def file_problems(
+    store: Store,
+    name: str,
+    shard: int,
+    held: layout.Buffer,
+    record: dict[str, Any],
+    names: tuple[str, ...],
+) -> list[Problem]:
+    """Compares one file of a shard, whose bytes are `held`, with its checksums and its record.
+
+    Args:
+        names: Of the shard's clips, for messages.
+    """
+    file = store.chunk_path(name, shard)
+    wanted = record["files"].get(name, {})
+    if len(held) != wanted.get("bytes"):
+        detail = f"{len(held)} bytes, {wanted.get('bytes')} were committed"
+        return [Problem("torn", file, detail, names)]
+    try:
+        check = _clips if store.kind.arrays[name].inner else _chunk
+        problems = check(store, name, file, memoryview(held), record, names)
+    except CacheError as error:
+        return [Problem("damaged", file, str(error), names)]
+    if int.from_bytes(held[-layout.CRC_BYTES :], "little") != wanted.get("crc32c"):
+        problems.append(Problem("swapped", file, "not the file that was committed", names))
     return problems
 
 
 def _clips(
-    store: Store, file: Path, record: dict[str, Any], names: tuple[str, ...]
+    store: Store,
+    name: str,
+    file: Path,
+    data: memoryview,
+    record: dict[str, Any],
+    names: tuple[str, ...],
 ) -> list[Problem]:
     """Checks each clip of a shard against its own checksum, and that against the record."""
-    data = np.memmap(file, np.uint8, "r").data
     offset, length = layout.decode_footer(data, store.sizes["clips_per_shard"], file)
     damaged, swapped = [], []
     for row, wanted in enumerate(record["clip_crc32c"]):
@@ -157,27 +177,32 @@ def _clips(
 
 
 def _chunk(
-    store: Store, name: str, shard: int, record: dict[str, Any], names: tuple[str, ...]
+    store: Store,
+    name: str,
+    file: Path,
+    data: memoryview,
+    record: dict[str, Any],
+    names: tuple[str, ...],
 ) -> list[Problem]:
-    values = store.read_chunk(name, shard)
-    file = store.chunk_path(name, shard)
+    shape = store.kind.arrays[name].chunk_shape(store.sizes)
+    values = layout.decode_chunk(data, shape, store.arrays[name]["data_type"], file)[: len(names)]
     wrong: np.ndarray | list[bool] = []
     detail = ""
-    if values is not None and name == "status":
+    if name == "status":
         wrong = ~np.isin(values, list(schema.load().statuses))
         detail = "codes that the schema lacks"
-    elif values is not None and name == "clip_key":
+    elif name == "clip_key":
         keys = [f"{key:016x}" for key in values[: len(record["clip_keys"])].tolist()]
         wrong = [here != there for here, there in zip(keys, record["clip_keys"], strict=True)]
         detail = "keys other than the record's"
-    elif values is not None and name == "n_frames":
+    elif name == "n_frames":
         wrong = values > store.sizes["max_frames"]
         detail = f"more than {store.sizes['max_frames']} frames"
     clips = tuple(clip for clip, bad in zip(names, wrong, strict=False) if bad)
     return [Problem("damaged", file, detail, clips)] if clips else []
 
 
-def _strays(store: Store) -> Iterator[Problem]:
+def strays(store: Store) -> Iterator[Problem]:
     """What killed writers left, and shards beyond the last clip."""
     for partial in files.partials(store.path):
         yield Problem("orphan", partial, "left by a writer that was killed; extracting removes it")

@@ -1,24 +1,66 @@
-"""`understudy cache show|verify PATH`: PATH is a store, or a folder that holds some."""
+"""`understudy cache`: what stores there are, whether they are sound, copies and upkeep."""
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import numpy as np
+from tqdm import tqdm
 
 from understudy import schema
+from understudy.cache import upkeep
 from understudy.cache.checks import pending, verify
+from understudy.cache.locking import lock
 from understudy.cache.reader import CacheReader
 from understudy.cache.store import METADATA
 from understudy.errors import CacheError
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
+YES = click.option("--yes", is_flag=True, help="Ask nothing.")
+COLUMNS = ("dataset", "track", "store", "ok", "failed", "missing", "size", "complete")
 
 
 @click.group()
 def group() -> None:
-    """Show and verify cached stores."""
+    """List, show, verify, copy, export and tidy cached stores.
+
+    PATH is a store, or a folder that holds some: a dataset's or a whole cache.
+    """
+
+
+@group.command("list")
+@click.argument("cache", type=click.Path(path_type=Path))
+def list_(cache: Path) -> None:
+    """Print all stores of CACHE, one a line: clips by outcome, size, completeness."""
+    rows = [COLUMNS, *(_row(store) for store in _stores(cache))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _row(path: Path) -> tuple[str, ...]:
+    stem, _, digits = path.stem.rpartition("-")
+    size = _megabytes(upkeep.folder_bytes(path))
+    try:
+        reader = CacheReader(path)
+        status, contract = reader.status, schema.load()
+    except CacheError as error:
+        return path.parent.name, stem, digits, "?", "?", "?", size, f"unreadable: {error}"
+    ok, missing = ((status == contract.code(name)).sum() for name in ("ok", "missing"))
+    left = len(pending(reader.store))
+    return (
+        *(path.parent.name, reader.name, digits),
+        *(str(count) for count in (ok, len(status) - ok - missing, missing)),
+        size,
+        f"no, {left} shards to go" if left else _yes(reader.attributes),
+    )
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB"
 
 
 @group.command()
@@ -31,16 +73,134 @@ def show(path: Path) -> None:
 
 @group.command("verify")
 @PATH
-def verify_command(path: Path) -> None:
-    """Check every byte of a store; exit code 1 if anything is wrong."""
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mark damaged shards as not written yet, and print the command that writes them.",
+)
+def verify_command(path: Path, repair: bool) -> None:
+    """Check every byte of a store; exit code 1 if anything is wrong.
+
+    --repair sets the damaged shards' commit records aside, so that the extraction it prints writes
+    those shards alone; it deletes nothing.
+    """
     damaged = False
     for store in _stores(path):
-        problems = verify(store)
+        with ExitStack() as stack:
+            if repair:
+                stack.enter_context(lock(store.parent))
+            problems = verify(store)
+            damaged |= bool(problems)
+            for problem in problems:
+                click.echo(str(problem))
+            marked = upkeep.repair(store, problems) if repair else []
+        click.echo(f"{store}: {_verdict(store, len(problems))}")
+        if marked:
+            numbers = ", ".join(map(str, marked))
+            click.echo(f"marked as not written yet: shard {numbers}. To write it again:")
+            click.echo(f"  {upkeep.extract_command(store)}")
+            click.echo("with the recordings' folder and the options of the first extraction")
+            click.echo("(for a folder of your own: `extract folder`, and --option name=NAME).")
+        if repair and any(problem.what == "orphan" for problem in problems):
+            click.echo(f"What is an orphan goes with: understudy cache prune {path}")
+        if repair and any(problem.what == "metadata" for problem in problems):
+            click.echo("Damaged metadata cannot be mended here: mirror a sound copy, or remove it.")
+    sys.exit(int(damaged))
+
+
+@group.command()
+@PATH
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@YES
+def export(path: Path, out: Path, yes: bool) -> None:
+    """Write a store as one .npy per clip, named by clip id, with an index.csv.
+
+    PATH is a store, or a folder with a single one. Files that are there already are replaced only
+    when you agree.
+    """
+    from understudy.cache import export as exporting
+
+    found = _stores(path)
+    if len(found) > 1:
+        listed = "".join(f"\n  {store}" for store in found)
+        raise CacheError(f"{path} holds {len(found)} stores; export one of them:{listed}")
+    targets = [*exporting.destinations(found[0], out)[1], out / exporting.INDEX_NAME]
+    there = sum(target.exists() for target in targets)
+    if there and not yes:
+        click.confirm(f"{out} holds {there} of these files already. Replace them?", abort=True)
+    with tqdm(total=len(targets) - 1, unit="clip", disable=None) as bar:
+        written = exporting.export(found[0], out, bar.update)
+    failed = len(targets) - 1 - written
+    click.echo(f"{written} clips in {out}, {failed} without data; see {exporting.INDEX_NAME}")
+
+
+@group.command()
+@PATH
+@YES
+def prune(path: Path, yes: bool) -> None:
+    """Remove half-written files, shards beyond the end and superseded stores, after asking.
+
+    A store is superseded by a newer, complete one of the same track that differs in nothing you
+    chose (weights, window, hop, precision, dtype, settings). The only store of a track stays.
+    """
+    nothing = True
+    for folder in sorted({store.parent for store in _stores(path)}):
+        with lock(folder):
+            found = upkeep.leftovers(folder)
+            if (path / METADATA).is_file():
+                found = [item for item in found if item.path.is_relative_to(path)]
+            for item in found:
+                click.echo(f"{_megabytes(item.bytes):>12}  {item.path}: {item.why}")
+            loose = [item for item in found if not item.is_store]
+            for batch in [loose, *([item] for item in found if item.is_store)]:
+                if not batch:
+                    continue
+                nothing = False
+                size = _megabytes(sum(item.bytes for item in batch))
+                what = f"store {batch[0].path.name}" if batch != loose else f"{len(loose)} files"
+                if yes or click.confirm(f"Remove {what} ({size}) of {folder}?"):
+                    upkeep.remove(batch)
+                    click.echo(f"removed {what}, {size}")
+                else:
+                    click.echo(f"kept {what}")
+    if nothing:
+        click.echo("nothing to remove")
+
+
+@group.command()
+@click.argument("source")
+@click.argument("dest", type=click.Path(path_type=Path))
+def mirror(source: str, dest: Path) -> None:
+    """Copy stores into the cache DEST, shard by shard, each checked against its commit record.
+
+    SOURCE is a store, a dataset's folder or a whole cache: a path or a URL (s3://, gs://,
+    file://; some need a package of their own, such as s3fs). The copies lie in DEST/<dataset>/,
+    ready for --cache DEST. An interrupted copy continues with the same command.
+    """
+    from understudy.cache import mirror as mirroring
+
+    damaged = False
+    for folder, dataset, name in mirroring.find_stores(source):
+        with tqdm(desc=name, unit="shard", disable=None) as bar:
+
+            def started(n_shards: int, bar: tqdm = bar) -> None:
+                bar.reset(n_shards)
+
+            place = dest / dataset
+            problems = mirroring.mirror(folder, name, place, started, bar.update)
         damaged |= bool(problems)
         for problem in problems:
-            click.echo(str(problem))
-        click.echo(f"{store}: {_verdict(store, len(problems))}")
+            click.echo(f"not copied: {problem}")
+        click.echo(f"{place / name}: {_copied(place / name)}")
     sys.exit(int(damaged))
+
+
+def _copied(path: Path) -> str:
+    store = CacheReader(path).store
+    left = len(pending(store))
+    if left:
+        return f"{store.n_shards - left} of {store.n_shards} shards copied, the others are missing"
+    return f"copied ({store.n_shards} shards)"
 
 
 def _verdict(path: Path, n_problems: int) -> str:
@@ -58,7 +218,6 @@ def summary(path: Path) -> str:
     reader = CacheReader(path)
     contract, store = schema.load(), reader.store
     left = pending(store)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     codes, counts = np.unique(reader.status, return_counts=True)
     statuses = [
         f"{contract.status_name(code)} {n}"
@@ -69,7 +228,7 @@ def summary(path: Path) -> str:
         ("status", ", ".join(statuses), ""),
         ("longest clip", f"{reader.max_frames}", store.kind.arrays["n_frames"].unit),
         ("shards", f"{store.n_shards} of {store.sizes['clips_per_shard']} clips", ""),
-        ("size", f"{size / 1e6:.1f}", "MB"),
+        ("size", _megabytes(upkeep.folder_bytes(path)), ""),
         ("complete", f"no, {len(left)} shards to go" if left else _yes(store.attributes), ""),
     ]
     named = [

@@ -113,7 +113,7 @@ def decode_footer(file: Any, slots: int, where: object) -> tuple[np.ndarray, np.
     return offset, length
 
 
-def decode_chunk(file: bytes, shape: tuple[int, ...], dtype: str, where: object) -> np.ndarray:
+def decode_chunk(file: Buffer, shape: tuple[int, ...], dtype: str, where: object) -> np.ndarray:
     """Values of an unsharded file; CacheError if it is damaged or of another size."""
     body = without_crc(file, where)
     wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize

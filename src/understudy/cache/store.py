@@ -1,7 +1,7 @@
 """A store as its metadata describe it: what reader, writer and checks have in common."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +139,26 @@ class Store:
 
         return zarr.open_array(self.path / name, mode="r")
 
+    def clip_ids(self) -> list[str]:
+        """clip_id of the rows by the index beside the store; empty without a readable one."""
+        index = self.path.parent / INDEX
+        return _clip_ids(index, index.stat().st_mtime_ns) if index.is_file() else []
+
     def clip_names(self, rows: list[int]) -> list[str]:
         """Names of clips for messages: "row 7 ('id')", or the bare row without an index."""
-        index = self.path.parent / INDEX
-        ids: list[str] = []
-        if index.is_file():
-            import pyarrow.parquet
-
-            try:
-                ids = pyarrow.parquet.read_table(index, columns=["clip_id"])[0].to_pylist()
-            except (OSError, ValueError, KeyError):  # the index is not ours to judge here
-                ids = []
+        ids = self.clip_ids()
         return [f"row {row} ('{ids[row]}')" if row < len(ids) else f"row {row}" for row in rows]
+
+
+@lru_cache(maxsize=1)
+def _clip_ids(index: Path, changed: int) -> list[str]:
+    """Column clip_id; `changed` is the file's time, so that it is read once as long as it stays."""
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(index, columns=["clip_id"])[0].to_pylist()
+    except (OSError, ValueError, KeyError):  # the index is not ours to judge here
+        return []
 
 
 def chunk_path(store: Path, array: Array, shard: int) -> Path:
