@@ -1,7 +1,9 @@
-"""`understudy data`: list, show and make datasets."""
+"""`understudy data`: list, fetch, verify, show and make datasets."""
 
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -10,6 +12,9 @@ from understudy import datasets
 from understudy.audio import AudioInfo
 from understudy.config import overrides
 from understudy.datasets.files import headers
+from understudy.datasets.obtain import forecast, obtain
+from understudy.datasets.release import Release
+from understudy.datasets.verify import KINDS, verify
 from understudy.errors import AudioError, ConfigError, unknown
 from understudy.index import SPLITS, ClipIndex
 
@@ -18,7 +23,7 @@ _SHOWN = 20
 
 @click.group("data", context_settings={"help_option_names": ["-h", "--help"]})
 def group() -> None:
-    """List, make and inspect datasets."""
+    """List, fetch, check, inspect and make datasets."""
 
 
 @group.command("list")
@@ -30,16 +35,90 @@ def list_command() -> None:
         click.echo(f"{name:<{width}}  {datasets.title(name)}".rstrip())
 
 
+_ROOT = click.option(
+    "--root", type=click.Path(path_type=Path), required=True, help="Folder of the data."
+)
+_CSV = click.option("--csv", help="For 'folder': the file that lists and labels the clips.")
+_OPTIONS = click.option(
+    "--option",
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the dataset, as `understudy extract` takes it.",
+)
+
+
+@group.command("fetch")
+@click.argument("name")
+@_ROOT
+@click.option("--from", "local", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              multiple=True, help="Folder with published files, looked in first.")  # fmt: skip
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL", envvar="UNDERSTUDY_MIRROR",
+              help="Folder to fetch published files from first.")  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep the archives that were fetched.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def fetch_command(
+    name: str,
+    root: Path,
+    local: tuple[Path, ...],
+    mirrors: tuple[str, ...],
+    keep: bool,
+    dry_run: bool,
+) -> None:
+    """Bring dataset NAME to a folder; run again, it goes on where it stopped."""
+    release = _release(name)
+    ahead = forecast(release, root, local)
+    click.echo(f"licence   {release.licence}\ncite      {release.citation}")
+    for title, names in (("local", ahead.local), ("fetch", ahead.fetched)):
+        for each in names:
+            click.echo(f"{title:<9} {each}")
+    click.echo(
+        f"forecast  about {ahead.download_bytes / 1e9:.1f} GB to download, "
+        f"{ahead.disk_bytes / 1e9:.1f} GB on disk; {ahead.free_bytes / 1e9:.1f} GB free"
+    )
+    if not dry_run:
+        obtain(release, root, local=local, mirrors=mirrors, keep=keep)
+        click.echo(f"complete  {root}; next: understudy data verify {name} --root {root}")
+
+
+@group.command("verify")
+@click.argument("name")
+@_ROOT
+@_CSV
+@_OPTIONS
+@click.option("--quick", is_flag=True, help="Read headers only.")
+def verify_command(
+    name: str, root: Path, csv: str | None, assignments: tuple[str, ...], quick: bool
+) -> None:
+    """Missing, corrupt and short files of dataset NAME; exit code 1 for any not known to be so."""
+    index = datasets.load(name, root, **_options(csv, assignments))
+    release = datasets.release(name)
+    shortest_s, known_bad = (release.shortest_s, release.known_bad) if release else (0.0, {})
+    problems = verify(index, shortest_s, known_bad, quick=quick)
+    for kind in KINDS:
+        for each in problems:
+            if each.kind == kind:
+                mark = " (known, as released)" if each.known else ""
+                click.echo(f"{kind:<8} {each.clip_id}  {each.path}: {each.reason}{mark}")
+    n_known = sum(each.known for each in problems)
+    wanted = release.n_clips[name] if release else len(index)
+    count = f"{len(index)} clips" + (f", wanted {wanted}" if wanted != len(index) else "")
+    click.echo(
+        f"{count}: {len(problems) - n_known} not as they should be, "
+        f"{n_known} known to be bad as released"
+    )
+    sys.exit(int(len(problems) > n_known or wanted != len(index)))
+
+
 @group.command("show")
 @click.argument("name")
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the data.")
-@click.option("--csv", help="For 'folder': the file that lists and labels the clips.")
-@click.option("--option", "--set", "assignments", multiple=True, metavar="KEY=VALUE",
-              help="Option of the dataset, as `understudy extract` takes it.")  # fmt: skip
+@_ROOT
+@_CSV
+@_OPTIONS
 def show_command(name: str, root: Path, csv: str | None, assignments: tuple[str, ...]) -> None:
     """Splits, folds, labels, hours, sample rates and unreadable files of dataset NAME."""
-    options = overrides(assignments) | ({"csv": csv} if csv else {})
-    index = datasets.load(name, root, **options)
+    index = datasets.load(name, root, **_options(csv, assignments))
     found = headers(index.root, list(index.clips["path"]))
     for line in (*_summary(index), *_files(index, found)):
         click.echo(line)
@@ -61,6 +140,18 @@ def make_command(name: str, root: Path, n_clips: int | None, seed: int | None) -
         click.echo(line)
 
 
+def _options(csv: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
+    return overrides(assignments) | ({"csv": csv} if csv else {})
+
+
+def _release(name: str) -> Release:
+    release = datasets.release(name)
+    if release is None:
+        known = [each for each in datasets.names() if datasets.release(each)]
+        raise ConfigError(f"dataset '{name}' is not published; those are {', '.join(known)}")
+    return release
+
+
 def _summary(index: ClipIndex) -> list[str]:
     clips = index.clips
     duration_s = clips["duration_s"].to_numpy()
@@ -74,7 +165,8 @@ def _summary(index: ClipIndex) -> list[str]:
             else ""
         ),
         f"licence   {index.licence or 'not stated'}",
-        f"digest    {index.digest}",
+        f"cite      {index.citation or 'not stated'}",
+        f"digest    {index.digest}, of the split {index.split_digest}",
     ]
     splits = Counter(clips["split"])
     if set(splits) != {""}:

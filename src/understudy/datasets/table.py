@@ -1,12 +1,15 @@
 """CSV files of datasets: read strictly, complained about by file and line."""
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from understudy.errors import DataError
 from understudy.index import inside
+
+csv.field_size_limit(2**24)  # descriptions of albums are long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,16 @@ class Table:
             return int(text)
         raise self.error(row, column, f"an integer from {low} to {high}")
 
+    def number(self, row: Row, column: str, low: float, high: float) -> float:
+        """The cell as a finite number from `low` to `high`."""
+        try:
+            value = float(row[column])
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise self.error(row, column, f"a number from {low} to {high}")
+        return value
+
     def file(self, row: Row, column: str, root: Path, prefix: str = "") -> str:
         """The cell as a path inside `root`, behind `prefix`."""
         path = prefix + row[column]
@@ -74,31 +87,41 @@ class Table:
                 raise self.error(row, column, f"each once, but line {first} has it too")
 
 
-def read_table(path: Path, required: Iterable[str] = ()) -> Table:
-    """Reads a CSV file (UTF-8, comma, header line); blank lines are skipped.
+def read_table(
+    path: Path,
+    required: Iterable[str] = (),
+    *,
+    delimiter: str = ",",
+    header_lines: int = 1,
+    others: bool = True,
+) -> Table:
+    """Reads a CSV file (UTF-8, header on top); blank lines are skipped.
+
+    Args:
+        path: The file.
+        required: Columns that it must have.
+        delimiter: Between cells.
+        header_lines: Of several, a column's name is what they say of it, joined by "/".
+        others: Keep the columns that are not required.
 
     Raises:
         DataError: Missing, not UTF-8 CSV, a missing or repeated column, or a row of another width.
     """
+    required = tuple(required)
     rows = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            columns = tuple(cell.strip() for cell in next(reader, []))
-            if not columns:
-                raise DataError(f"{path}: empty; wanted a header line")
-            if len(set(columns)) != len(columns) or "" in columns:
-                found = ", ".join(columns)
-                raise DataError(f"{path}: header '{found}'; wanted distinct column names")
+            reader = csv.reader(file, strict=True, delimiter=delimiter)
+            columns = _header(path, [next(reader, []) for _ in range(header_lines)])
+            kept = [i for i, column in enumerate(columns) if others or column in required]
             for cells in reader:
                 if not cells:
                     continue
                 if len(cells) != len(columns):
                     found = f"{len(cells)} cells, wanted {len(columns)}: {', '.join(columns)}"
                     raise DataError(f"{path}, line {reader.line_num}: {found}")
-                values = (cell.strip() for cell in cells)
-                row = Row(line=reader.line_num, cells=dict(zip(columns, values, strict=True)))
-                rows.append(row)
+                values = {columns[i]: cells[i].strip() for i in kept}
+                rows.append(Row(line=reader.line_num, cells=values))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (UnicodeDecodeError, csv.Error, OSError) as error:
@@ -108,3 +131,15 @@ def read_table(path: Path, required: Iterable[str] = ()) -> Table:
     if not rows:
         raise DataError(f"{path}: a header and no rows")
     return table
+
+
+def _header(path: Path, lines: list[list[str]]) -> tuple[str, ...]:
+    if not lines[0]:
+        raise DataError(f"{path}: empty; wanted a header line")
+    if len({len(line) for line in lines}) > 1:
+        raise DataError(f"{path}: wanted {len(lines)} header lines of equal width")
+    stripped = [[cell.strip() for cell in line] for line in lines]
+    columns = tuple("/".join(filter(None, cells)) for cells in zip(*stripped, strict=True))
+    if len(set(columns)) != len(columns) or "" in columns:
+        raise DataError(f"{path}: header '{', '.join(columns)}'; wanted distinct column names")
+    return columns
