@@ -115,11 +115,10 @@ def predict_rows(
     return result
 
 
-def teacher_store(run: Run, dataset: str, cache: Path | None) -> Path:
-    """The store of `dataset` with the identity of the teacher that `run` was trained with."""
+def teacher_store(run: Run, teacher: str, dataset: str, cache: Path | None) -> Path:
+    """The store of `dataset` with the identity of the `teacher` that `run` was trained with."""
     if cache is None:
         raise ConfigError(f"{run.system} reads the teacher's embeddings: wanted --cache")
-    teacher = run.teacher or ""
     identity = config.digest(run.config["stores"][teacher])
     try:
         return caches.find(cache, dataset, teacher, store=identity[:12])
@@ -132,25 +131,38 @@ def teacher_store(run: Run, dataset: str, cache: Path | None) -> Path:
 
 
 def teacher_facts(run: Run, place: Place) -> dict[str, Any] | None:
-    """What a report says of a run's teacher, from its store, else its card; None without one."""
+    """What a report says of a run's teacher, from its store, else its card; None without one.
+    Several teachers are told as one, with what is true of any."""
     if run.teacher is None:
         return None
+    told = [_facts(run, name, place) for name in run.teacher.split("+")]
+    if len(told) == 1:
+        return told[0]
+    known = dict.fromkeys(key for facts in told for key in facts)
+    joined: dict[str, Any] = {
+        key: "; ".join(dict.fromkeys(str(facts.get(key)) for facts in told)) for key in known
+    }
+    data = dict.fromkeys(name for facts in told for name in facts.get("training_data", ()))
+    return joined | {"name": run.teacher, "training_data": list(data)}
+
+
+def _facts(run: Run, teacher: str, place: Place) -> dict[str, Any]:
     names = ("title", "licence_code", "licence_weights", "training_data", "citation")
-    identity = run.config.get("stores", {}).get(run.teacher, {})
+    identity = run.config.get("stores", {}).get(teacher, {})
     facts: dict[str, Any] = {}
     try:
-        store = teacher_store(run, run.dataset, place.cache)
+        store = teacher_store(run, teacher, run.dataset, place.cache)
         facts = caches.CacheReader(store).attributes
     except UnderstudyError:
-        if run.teacher in teachers.names():
-            facts = vars(teachers.card(run.teacher))
+        if teacher in teachers.names():
+            facts = vars(teachers.card(teacher))
     known = {name: facts[name] for name in names if name in facts}
     known |= {"training_data": list(known["training_data"])} if "training_data" in known else {}
-    return {"name": run.teacher, "weights_sha256": identity.get("weights_sha256"), **known}
+    return {"name": teacher, "weights_sha256": identity.get("weights_sha256"), **known}
 
 
 def _by_teacher_lr(run: Run, index: ClipIndex, rows: np.ndarray, place: Place) -> Predictions:
-    reader = caches.CacheReader(teacher_store(run, index.name, place.cache))
+    reader = caches.CacheReader(teacher_store(run, run.teacher or "", index.name, place.cache))
     predict.check_rows(index, reader)
     model = teacher_lr.Model.load(run.path)
     features, usable = teacher_lr.clip_means(reader, index, rows, model.silence_db)

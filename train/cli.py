@@ -24,7 +24,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--system", help="baseline, fitnet, fitnet_linear, dc or dc_linear [default: dc_linear]."
 )
-@click.option("--teacher", help="Teacher whose embeddings are in the cache.")
+@click.option("--teacher", "teachers", multiple=True,
+              help="Teacher whose embeddings are in the cache; may be repeated.")  # fmt: skip
 @click.option("--fold", type=int, help="Fold to test on; default: the dataset's own split.")
 @click.option("--store", multiple=True, help="Store to use where the cache has several of a track.")
 @click.option("--recipe", type=_PATH, help="YAML file of settings.")
@@ -39,7 +40,7 @@ def command(
     root: Path | None,
     student: str | None,
     system: str | None,
-    teacher: str | None,
+    teachers: tuple[str, ...],
     fold: int | None,
     store: tuple[str, ...],
     recipe: Path | None,
@@ -56,7 +57,7 @@ def command(
         _index(dataset, root, cache, config.overrides(options)),
         student=student,
         system=system,
-        teacher=teacher,
+        teacher=teachers,
         cache=cache,
         store=store,
         run_dir=run_dir,

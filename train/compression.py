@@ -1,8 +1,10 @@
 """Transformations C that bring a teacher's embedding to the student's width."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from understudy import config
@@ -73,7 +75,53 @@ class Mlp(Compression):
         return self.linear(self.hidden(embedding).relu())
 
 
-_KINDS = {"none": Nothing, "linear": Linear, "mlp": Mlp}
+@dataclass(frozen=True, kw_only=True)
+class PcaSettings:
+    """Settings of `pca`."""
+
+    whiten: bool = False
+    """Give every component unit variance."""
+
+
+class Pca(Compression):
+    """Principal components of the training clips' standardised frames; nothing in it is trained.
+
+    As many as the student has channels, or as the teacher has where those are fewer. They are
+    buffers, so a checkpoint keeps them; until `fit` they are zero.
+    """
+
+    settings_class = PcaSettings
+    components: Tensor
+
+    def __init__(self, teacher_dim: int, student_dim: int, settings: PcaSettings) -> None:
+        super().__init__(min(teacher_dim, student_dim))
+        self.whiten = settings.whiten
+        self.register_buffer("components", torch.zeros(self.n_out, teacher_dim))
+
+    def fit(self, blocks: Iterable[Tensor]) -> None:
+        """Sets the components to those of all frames of `blocks`, each (frame, channel), in
+        float64. Frames are taken as centred. A component's largest weight is positive."""
+        dim = self.components.shape[1]
+        scatter, n_frames = torch.zeros(dim, dim, dtype=torch.float64), 0
+        for block in blocks:
+            frames = block.double().cpu()
+            scatter += frames.T @ frames
+            n_frames += len(frames)
+        variance, axes = torch.linalg.eigh(scatter / max(1, n_frames))
+        chosen = axes.T.flip(0)[: self.n_out]
+        largest = chosen.gather(1, chosen.abs().argmax(1, keepdim=True))
+        chosen = chosen * largest.sign()
+        if self.whiten:
+            least = torch.finfo(torch.float32).eps * variance[-1]
+            scale = variance.flip(0)[: self.n_out, None].clamp(min=least)
+            chosen = chosen / scale.clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+        self.components.copy_(chosen)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return embedding @ self.components.T
+
+
+_KINDS = {"none": Nothing, "linear": Linear, "mlp": Mlp, "pca": Pca}
 
 
 def names() -> list[str]:

@@ -5,7 +5,7 @@ Precedence, lowest first: defaults, the system's preset, recipe file, `--set`, n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +13,19 @@ import yaml
 
 from understudy import config, students
 from understudy.errors import ConfigError, unknown
+from understudy.train.augment import AugmentSettings
 from understudy.train.objective import SYSTEMS, ObjectiveSettings
 
 STUDENT = "sc-cnn"
 SYSTEM = "dc_linear"
+LATER = {"later": True}
+"""Metadata of settings younger than the first runs: at its default such a setting is not part of a
+run's identity, so that those stay what they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """Optimisation: Adam, plateau schedule, early stop."""
+    """Optimisation: Adam, schedule, early stop."""
 
     lr: float = 1e-4
     """Initial learning rate."""
@@ -35,6 +39,9 @@ class OptimSettings:
     """Or after this many epochs."""
     clip_norm: float = 1.0
     """Largest gradient norm, apart for {student, projection} and for {C, H}."""
+    schedule: Literal["plateau", "cosine"] = field(default="plateau", metadata=LATER)
+    """Of the learning rate: down when the validation loss stops falling, or half a cosine from its
+    initial value to 0 over all steps of the run."""
     plateau_factor: float = 0.2
     """The learning rate is multiplied by this when the validation loss stops falling ..."""
     plateau_patience: int = 5
@@ -112,6 +119,19 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """How the student computes, which changes results a little."""
+
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: under autocast. Front end, losses and weights stay float32."""
+    compile: bool = False
+    """Use torch.compile; the first steps take long."""
+    channels_last: bool = False
+    """Memory order of images and convolutions; on a GPU only: in this order CPU convolutions of
+    few channels write beyond their memory (PyTorch 2.11: crashes with SC-CNN of width 4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How it is run; nothing here enters the run's identity."""
 
@@ -124,6 +144,8 @@ class RunSettings:
     their time on writing; a killed run repeats what came after its last one, with equal results."""
     log_steps: int = 10
     """Steps between two lines of the log."""
+    tensorboard: bool = False
+    """Write RUN/tensorboard beside the log; wants the extra [tensorboard]."""
 
     def __post_init__(self) -> None:
         if self.log_steps < 1 or (self.checkpoint_steps is not None and self.checkpoint_steps < 1):
@@ -139,6 +161,8 @@ class TrainSettings:
     optim: OptimSettings = field(default_factory=OptimSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings, metadata=LATER)
+    compute: ComputeSettings = field(default_factory=ComputeSettings, metadata=LATER)
     run: RunSettings = field(default_factory=RunSettings)
     threads: int | None = None
     """CPU threads, which change results in the last bit; None: as many as torch would use."""
@@ -167,13 +191,27 @@ class TrainSettings:
             "optim.seed": self.optim.seed,
             "optim.batch": self.optim.batch,
             "data": {**config.to_mapping(self.data), "crop_samples": self.crop_samples},
+            **({} if self.augment == AugmentSettings() else {"augment": vars(self.augment)}),
             "run.device": self.run.device,
             "threads": self.threads,
         }
 
     def identity(self) -> dict[str, Any]:
         """The settings that make two runs different runs, as a plain mapping."""
-        return {k: v for k, v in config.to_mapping(self).items() if k != "run"}
+        return {k: v for k, v in config.to_mapping(_without_later(self)).items() if k != "run"}
+
+
+def _without_later(settings: Any) -> Any:
+    """A mapping of a dataclass without the `LATER` settings that are at their defaults."""
+    if not is_dataclass(settings):
+        return settings
+    result = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        made = each.default_factory() if each.default_factory is not MISSING else each.default
+        if not (each.metadata.get("later") and value == made):
+            result[each.name] = _without_later(value)
+    return result
 
 
 def resolve(

@@ -3,7 +3,7 @@
 A lone run is a group of one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from understudy import cache as caches
 from understudy import config, predict, schema
 from understudy.errors import CacheError, ConfigError, DataError
 from understudy.index import ClipIndex, Split
+from understudy.train.augment import Augment
 from understudy.train.config import TrainSettings, difference
 from understudy.train.frames import FramesKey, Standardise, TeacherFrames
 from understudy.train.stream import Stream
@@ -26,20 +27,20 @@ class RunPlan:
 
     run_dir: Path
     settings: TrainSettings
-    teacher: str | None = None
+    teachers: tuple[str, ...] = ()
     """Not looked at by a system without a distance."""
 
     @property
-    def frames(self) -> FramesKey | None:
-        """Which of the stream's teacher frames it learns from."""
+    def frames(self) -> tuple[FramesKey, ...]:
+        """Which of the stream's teacher frames it learns from, one for each teacher."""
         distill = self.settings.distill
         if distill.distance == "none":
-            return None
-        if self.teacher is None:
+            return ()
+        if not self.teachers:
             raise ConfigError(
                 f"system {distill.system} learns from a teacher: wanted --teacher and --cache"
             )
-        return FramesKey(self.teacher, distill.silence_db)
+        return tuple(FramesKey(name, distill.silence_db) for name in self.teachers)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +56,7 @@ class Feed:
     identities: Mapping[str, Any]
     """Of the stores that are read, by track."""
     cache: Path | None
+    augment: Augment
     _statistics: dict[FramesKey, Standardise] = field(default_factory=dict)
 
     @property
@@ -72,12 +74,15 @@ class Feed:
         watched = np.concatenate([self.split.train, self.split.valid])
         return sorted(self.index.clips["clip_id"].iloc[watched[~self.usable[watched]]].tolist())
 
+    def timelines(self, key: FramesKey) -> Iterator[np.ndarray]:
+        """Valid frames (frame, channel) of the usable training clips, some clips at a time."""
+        return self.frames[key].timelines(self.split.train[self.usable[self.split.train]])
+
     def statistics(self, key: FramesKey) -> Standardise:
-        """Standardisation by the valid frames of the usable training clips, computed once."""
+        """Standardisation by the training frames, computed once."""
         if key not in self._statistics:
-            rows = self.split.train[self.usable[self.split.train]]
             result = Standardise(self.frames[key].dim)
-            result.fit(self.frames[key].timelines(rows))
+            result.fit(self.timelines(key))
             self._statistics[key] = result
         return self._statistics[key]
 
@@ -102,8 +107,8 @@ def open_feed(
     device = _device(plans[0].settings.run.device)
     split = index.split(fold)
     watched = np.concatenate([split.train, split.valid])
-    keys = dict.fromkeys(plan.frames for plan in plans if plan.frames is not None)
-    named = _named_stores(index, cache, stores, {plan.teacher for plan in plans} - {None})
+    keys = dict.fromkeys(key for plan in plans for key in plan.frames)
+    named = _named_stores(index, cache, stores, {name for plan in plans for name in plan.teachers})
     audio = predict.audio_source(index, cache, named.get("audio"))
     identities = {} if audio.identity is None else {"audio": audio.identity}
     usable = audio.n_samples[: len(index)] > 0
@@ -138,6 +143,7 @@ def open_feed(
         device=device,
         identities=config.to_mapping(identities),
         cache=cache,
+        augment=Augment(plans[0].settings.augment, shared["optim.seed"], len(index)),
     )
 
 
@@ -157,10 +163,10 @@ def _line(error: BaseException) -> str:
 
 
 def _named_stores(
-    index: ClipIndex, cache: Path | None, stores: Sequence[str], teachers: set[str | None]
+    index: ClipIndex, cache: Path | None, stores: Sequence[str], teachers: set[str]
 ) -> dict[str, str]:
     """Track name to path of the stores that were asked for by name."""
-    wanted = ["audio", *sorted(filter(None, teachers))]
+    wanted = ["audio", *sorted(teachers)]
     named: dict[str, str] = {}
     for store in stores:
         path = caches.find(cache or Path(), index.name, "", store)

@@ -7,19 +7,19 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from understudy import checkpoint, metrics, predict
-from understudy.errors import ConfigError
+from understudy import checkpoint
 from understudy.train import snapshot
+from understudy.train.compression import Pca
 from understudy.train.runlog import RunLog
 from understudy.train.setup import Setup, seed_torch
 from understudy.train.snapshot import State
 from understudy.train.stream import Batch
+from understudy.train.teaching import Embedding
+from understudy.train.validation import Validation, check_finite
 
 
 class Learner:
@@ -44,6 +44,11 @@ class Learner:
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, factor=self.optim.plateau_factor, patience=self.optim.plateau_patience
         )
+        self.compute = setup.settings.compute
+        if self.compute.channels_last:
+            setup.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        from_image = setup.student.from_image
+        self.from_image = torch.compile(from_image) if self.compute.compile else from_image
         self.spans = setup.student.step_spans(setup.feed.stream.crop_samples)
         self.metric = "mAP" if setup.feed.index.task == "multi-label" else "accuracy"
         self.sums: dict[str, Tensor] = {}
@@ -57,14 +62,28 @@ class Learner:
         if saved is not None:
             self.state, log_bytes = saved
             return log_bytes
-        if setup.frames is not None and setup.settings.distill.standardise == "channel":
-            statistics = setup.feed.statistics(setup.frames)
-            setup.standardise.load_state_dict(statistics.state_dict())
+        self.fit_teachers()
         return 0
+
+    def fit_teachers(self) -> None:
+        """Statistics of the training embeddings: standardisation, then principal components."""
+        setup = self.setup
+        for key, standardise, teaching in zip(
+            setup.frames, setup.standardise, setup.objective.teachings, strict=True
+        ):
+            if setup.settings.distill.standardise == "channel":
+                standardise.load_state_dict(setup.feed.statistics(key).state_dict())
+            if isinstance(teaching.compression, Pca):
+                blocks = map(torch.from_numpy, setup.feed.timelines(key))
+                teaching.compression.fit(
+                    standardise(block.to(setup.feed.device)) for block in blocks
+                )
 
     def open(self) -> None:
         """Opens the log where the checkpoint left it."""
-        self.log = RunLog(self.run_dir / "log.jsonl", self.log_bytes)
+        self.log = RunLog(
+            self.run_dir / "log.jsonl", self.log_bytes, self.setup.settings.run.tensorboard
+        )
 
     def close(self) -> None:
         """Closes the log."""
@@ -92,13 +111,14 @@ class Learner:
             for name, value in self.state.sums.items()
         }
 
-    def step(self, batch: Batch, image: Tensor | None) -> dict[str, Tensor]:
+    def step(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         """One update; returns its losses.
 
         Gradients are clipped apart: L_teacher must not throttle the student. Random draws are a
         function of seed and step, whoever else draws.
         """
         self.setup.student.train()
+        self.schedule()
         seed_torch(self.optim.seed, f"step {self.state.step}")
         _, losses = self.forward(batch, image)
         self.optimiser.zero_grad()
@@ -113,26 +133,40 @@ class Learner:
         self.state.position += 1
         return losses
 
-    def forward(self, batch: Batch, image: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def schedule(self) -> None:
+        """The learning rate of the next step, where it is a function of the step."""
+        if self.optim.schedule == "cosine":
+            done = self.state.step / self.total_steps
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.optim.lr * (1 + math.cos(math.pi * done)) / 2
+
+    def forward(self, batch: Batch, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (batch, label) and the objective's losses.
 
         Args:
             batch: On the run's device.
-            image: What the student's front end makes of the audio, where it is known already.
+            image: What the student's front end makes of the audio.
         """
         setup = self.setup
-        student = setup.student
-        output = student.from_image(student.front_end(batch.audio) if image is None else image)
-        if setup.frames is None:
-            return output.logits, setup.objective(output, batch.labels)
-        frames = batch.frames[setup.frames]
-        embedding = setup.standardise(frames.embedding)
-        losses = setup.objective(
-            output, batch.labels, embedding, frames.valid, frames.centre_s, self.spans
-        )
+        if self.compute.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        half = self.compute.precision == "bf16"
+        with torch.autocast(setup.feed.device.type, torch.bfloat16, enabled=half):
+            output = self.from_image(image)
+        embeddings = []
+        for key, standardise in zip(setup.frames, setup.standardise, strict=True):
+            frames = batch.frames[key]
+            embeddings.append(
+                Embedding(
+                    frames=standardise(frames.embedding),
+                    valid=frames.valid,
+                    centre_s=frames.centre_s,
+                )
+            )
+        losses = setup.objective(output, batch.labels, embeddings, self.spans, batch.mix)
         return output.logits, losses
 
-    def finish_epoch(self, validation: "Validation", timing: Mapping[str, float]) -> dict[str, str]:
+    def finish_epoch(self, validation: Validation, timing: Mapping[str, float]) -> dict[str, str]:
         """Logs the epoch, keeps the best weights, adapts the learning rate, decides on the end.
 
         Returns:
@@ -169,7 +203,8 @@ class Learner:
             state.lowest_loss, state.stale_epochs = valid_losses["student"], 0
         else:
             state.stale_epochs += 1
-        self.plateau.step(valid_losses["student"])
+        if self.optim.schedule == "plateau":
+            self.plateau.step(valid_losses["student"])
         state.ended = self.reason_to_end()
         if state.ended:
             self.log.write(
@@ -232,50 +267,3 @@ class Learner:
         log_bytes = self.log.sync()
         snapshot.save(self.run_dir, self.setup, self.optimiser, self.plateau, self.state, log_bytes)
         self.saved_s = time.monotonic()
-
-
-class Validation:
-    """Mean losses over the windows of all validation clips, and mAP or accuracy of the clips.
-
-    Windows and averaging are those of `predict.predict_clips`.
-    """
-
-    def __init__(self, learner: Learner) -> None:
-        self.learner = learner
-        self.feed = learner.setup.feed
-        self.rows = self.feed.valid_rows
-        self.scores = np.zeros((len(self.rows), self.feed.index.n_labels))
-        self.n_windows = np.zeros(len(self.rows))
-        self.sums: dict[str, float] = {}
-        learner.setup.student.eval()
-
-    @torch.no_grad()
-    def add(self, batch: Batch, image: Tensor | None) -> None:
-        """Takes in a batch of windows."""
-        logits, losses = self.learner.forward(batch, image)
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(batch.rows)
-        clips = np.searchsorted(self.rows, batch.rows)
-        probabilities = predict.probabilities(logits, self.feed.index.task)
-        np.add.at(self.scores, clips, probabilities.double().cpu().numpy())
-        np.add.at(self.n_windows, clips, 1)
-
-    def result(self) -> tuple[dict[str, float], float]:
-        """Losses, and the metric's value; ConfigError where a loss is not finite."""
-        losses = {name: value / self.n_windows.sum() for name, value in self.sums.items()}
-        check_finite(losses, f"the validation loss after step {self.learner.state.step}")
-        scores = self.scores / self.n_windows[:, None]
-        labels: Any = self.feed.index.labels[self.rows]
-        if self.feed.index.task == "multi-label":
-            return losses, metrics.average_precision(scores, labels)[1]
-        return losses, metrics.accuracy(scores, labels)
-
-
-def check_finite(losses: Mapping[str, float], what: str) -> None:
-    """Raises ConfigError, saying `what` is not finite, if one of `losses` is not."""
-    bad = [name for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
-        raise ConfigError(
-            f"{what} is not finite ({', '.join(bad)}): the run has diverged; "
-            "begin another with a lower optim.lr"
-        )

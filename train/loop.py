@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from understudy import cache as caches
 from understudy.errors import UnderstudyError
 from understudy.index import ClipIndex
+from understudy.train.augment import Augment
 from understudy.train.config import resolve
 from understudy.train.feed import Feed, RunPlan, open_feed
-from understudy.train.learner import Learner, Validation
+from understudy.train.learner import Learner
 from understudy.train.runlog import Progress
 from understudy.train.setup import claim, prepare, threads
 from understudy.train.stream import Batch, Crops
+from understudy.train.validation import Validation
 
 Stores = str | Path | Sequence[str | Path]
 
@@ -33,7 +35,7 @@ def train(
     *,
     student: str | None = None,
     system: str | None = None,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     store: Stores = (),
     run_dir: str | Path,
@@ -48,7 +50,8 @@ def train(
         index: The clips. Its root matters only where the cache has no audio track.
         student: Name of the student; "sc-cnn" unless settings or recipe say otherwise.
         system: Preset of the distillation; "dc_linear" unless settings or recipe say otherwise.
-        teacher: Name of the teacher; not needed, and not looked at, by system "baseline".
+        teacher: Name of the teacher, or of several; not needed, and not looked at, by system
+            "baseline".
         cache: Folder of the cache.
         store: Stores (path, folder name or start of the identity) to use where the cache holds
             several of one track.
@@ -66,7 +69,8 @@ def train(
             loss that is not finite.
     """
     chosen = resolve(settings, student=student, system=system, recipe=recipe)
-    plan = RunPlan(run_dir=Path(run_dir), settings=chosen, teacher=teacher)
+    teachers = [teacher] if isinstance(teacher, str) else teacher or ()
+    plan = RunPlan(run_dir=Path(run_dir), settings=chosen, teachers=tuple(teachers))
     failures = train_group(index, [plan], cache=cache, store=store, fold=fold, progress=progress)
     for error in failures.values():
         raise error
@@ -166,7 +170,7 @@ class Training:
         first = min(learner.state.position for learner in learners)
         until = max(learner.until for learner in learners)
         plan = self.feed.stream.crops(epoch)[first:until]
-        for position, (batch, images) in enumerate(self.read(plan), first):
+        for position, (batch, images) in enumerate(self.read(plan, epoch), first):
             taking = [learner for learner in learners if learner.takes(position)]
             shown: dict[str, list[str]] = {}
             for learner in taking:
@@ -178,7 +182,7 @@ class Training:
                 waiting = f"{self.clock.timing()['waiting_for_data']:.0%}"
                 self.progress.show(waiting=waiting, **_joined(shown))
 
-    def step(self, learner: Learner, batch: Batch, image: Tensor | None) -> dict[str, str]:
+    def step(self, learner: Learner, batch: Batch, image: Tensor) -> dict[str, str]:
         """One update of one student; returns what the live line shows."""
         losses = learner.step(batch, image)
         state, run = learner.state, learner.setup.settings.run
@@ -192,9 +196,10 @@ class Training:
     def finish_epoch(self, learners: Sequence[Learner]) -> None:
         """Validates all who have come to the epoch's end, in one pass over the windows."""
         validations = {learner: Validation(learner) for learner in learners}
-        for batch, images in self.read(self.feed.stream.windows(self.feed.valid_rows)):
-            for learner, validation in validations.items():
-                validation.add(batch, images.of(learner))
+        with torch.no_grad():
+            for batch, images in self.read(self.feed.stream.windows(self.feed.valid_rows)):
+                for learner, validation in validations.items():
+                    validation.add(batch, images.of(learner))
         shown: dict[str, list[str]] = {}
         for learner, validation in validations.items():
             with self.guard(learner):
@@ -203,11 +208,15 @@ class Training:
                     learner.save()
         self.progress.show(**_joined(shown))
 
-    def read(self, plan: Sequence[Crops]) -> Iterator[tuple[Batch, "Images"]]:
-        """Batches on the device, with what the students' front ends make of them."""
-        for batch in self.feed.stream.read(plan):
-            moved = batch.to(self.feed.device)
-            yield moved, Images(moved)
+    def read(
+        self, plan: Sequence[Crops], epoch: int | None = None
+    ) -> Iterator[tuple[Batch, "Images"]]:
+        """Batches on the device, augmented where an epoch is given, with their images."""
+        for read in self.feed.stream.read(plan):
+            batch = read.to(self.feed.device)
+            if epoch is not None:
+                batch = self.feed.augment.audio(epoch, batch)
+            yield batch, Images(batch, self.feed.augment, epoch)
 
     @contextmanager
     def guard(self, learner: Learner) -> Iterator[None]:
@@ -219,22 +228,26 @@ class Training:
 
 
 class Images:
-    """Decibel images of a batch; front ends that are alike compute theirs once."""
+    """Decibel images of a batch; front ends that learn nothing compute theirs once for all."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, augment: Augment, epoch: int | None) -> None:
         self.batch = batch
+        self.augment = augment
+        self.epoch = epoch
         self._known: dict[type[nn.Module], Tensor] = {}
 
-    @torch.no_grad()
-    def of(self, learner: Learner) -> Tensor | None:
-        """The image for a learner's student; None where its front end is itself learned."""
+    def of(self, learner: Learner) -> Tensor:
+        """The image for a learner's student."""
         student = learner.setup.student
         kind = student.front_end_class
-        if any(True for _ in student.get_submodule(student.front_end_name).parameters()):
-            return None
-        if kind not in self._known:
-            self._known[kind] = student.front_end(self.batch.audio)
-        return self._known[kind]
+        if kind in self._known:
+            return self._known[kind]
+        image = student.front_end(self.batch.audio)
+        if self.epoch is not None:
+            image = self.augment.image(self.epoch, self.batch.rows, image)
+        if not any(True for _ in student.get_submodule(student.front_end_name).parameters()):
+            self._known[kind] = image
+        return image
 
 
 class Clock:

@@ -10,12 +10,16 @@ Everything is computed in float32 with autocast off; float64 stays float64.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from understudy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from understudy.train.stream import Mix
 
 IDENTICAL = {torch.float32: 1e-6, torch.float64: 1e-12}
 """Squared distance, relative to the squared norms, up to which two items count as identical."""
@@ -99,7 +103,13 @@ DISTANCES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
 }
 
 
-def prediction(logits: Tensor, labels: Tensor, task: str, valid: Tensor | None = None) -> Tensor:
+def prediction(
+    logits: Tensor,
+    labels: Tensor,
+    task: str,
+    valid: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """The target task's loss, a mean over what is known; 0 where nothing is.
 
     Args:
@@ -108,6 +118,7 @@ def prediction(logits: Tensor, labels: Tensor, task: str, valid: Tensor | None =
             cross-entropy. "single-label": (batch,) class indices: cross-entropy.
         task: "multi-label" or "single-label".
         valid: (batch,) bool, False for items to leave out.
+        weight: (batch,), by which each item's losses are multiplied.
     """
     if task not in ("multi-label", "single-label"):
         raise ConfigError(f"wanted task multi-label or single-label, found '{task}'")
@@ -122,7 +133,25 @@ def prediction(logits: Tensor, labels: Tensor, task: str, valid: Tensor | None =
             known = torch.ones_like(labels, dtype=torch.bool)
         if valid is not None:
             known = known & valid.view(-1, *[1] * (known.ndim - 1))
+        if weight is not None:
+            loss = loss * weight.view(-1, *[1] * (loss.ndim - 1))
         return torch.where(known, loss, 0).sum() / known.sum().clamp(min=1)
+
+
+def mixed_prediction(
+    logits: Tensor,
+    labels: Tensor,
+    task: str,
+    valid: Tensor | None = None,
+    mix: "Mix | None" = None,
+) -> Tensor:
+    """`prediction` of crops that are mixed: the losses of both labels, mixed alike."""
+    if mix is None:
+        return prediction(logits, labels, task, valid)
+    if valid is not None:
+        valid = valid & valid[mix.partner]
+    own = prediction(logits, labels, task, valid, mix.weight)
+    return own + prediction(logits, labels[mix.partner], task, valid, 1 - mix.weight)
 
 
 def _full(x: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""What a student is trained on: its own prediction, and its distance to a teacher's embedding.
+"""What a student is trained on: its own prediction, and its distance to teachers' embeddings.
 
-teacher e -> C -> c -> H -> teacher's prediction -> L_teacher       moves C and H alone
-student   -> logits -> L_pred                                       moves the student alone
-student s, c -> L_distance        moves the student (and FitNet's projection); c is detached
+student -> logits -> L_pred                                         moves the student alone
+student, teachers -> L_distance, L_teacher                          see `teaching`
 
 L_student = (1 - w) L_pred + w L_distance
 """
@@ -17,7 +16,27 @@ from torch import Tensor, nn
 from understudy import config
 from understudy.errors import ConfigError, unknown
 from understudy.students.base import Student, StudentOutput
-from understudy.train import alignment, compression, losses
+from understudy.train import losses
+from understudy.train.stream import Mix
+from understudy.train.teaching import Embedding, Teaching
+
+CompressionName = Literal["none", "linear", "mlp", "pca"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One of several teachers."""
+
+    weight: float = 1.0
+    """Its part of L_distance, relative to the others'."""
+    compression: CompressionName | None = None
+    """Instead of the system's."""
+    compression_settings: dict[str, Any] | None = None
+    """Instead of the system's."""
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ConfigError(f"weight: wanted more than 0, found {self.weight}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +45,9 @@ class ObjectiveSettings:
 
     distance: Literal["none", "fitnet", "dc", "dc_unbiased", "cosine"] = "none"
     """Distance between student and teacher; "none" trains on the labels alone."""
-    compression: Literal["none", "linear", "mlp"] = "none"
-    """Transformation C of the teacher's embedding, learned from the labels alone."""
+    compression: CompressionName = "none"
+    """Transformation C of the teacher's embedding, learned from the labels alone ("pca": fitted to
+    the training embeddings)."""
     compression_settings: dict[str, Any] = field(default_factory=dict)
     """Settings of that transformation."""
     alignment: Literal["frames", "mean"] = "frames"
@@ -36,6 +56,8 @@ class ObjectiveSettings:
     """Keep the distance's gradient out of C."""
     distance_weight: float = 0.6
     """w of L_student = (1 - w) L_pred + w L_distance."""
+    teachers: dict[str, Share] = field(default_factory=dict, metadata={"later": True})
+    """What is particular to a teacher, by its name."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.distance_weight <= 1:
@@ -73,17 +95,14 @@ class Objective(nn.Module):
     """Losses of one batch; holds what is trained beside the student.
 
     Attributes:
-        projection: FitNet's linear layer from the student's to the teacher's width, where there
-            is no compression; else None.
-        compression: C, with its linear head `head` (H); None without one, and then there is no
-            L_teacher either.
+        teachings: One `Teaching` for each teacher, in the order of `teacher_dims`.
 
     Args:
         settings: What the system is made of.
         task: "multi-label" or "single-label".
         n_classes: Number of labels.
-        student_dim, teacher_dim: Channels of the feature map and of the embedding; `teacher_dim`
-            may be None without a distance.
+        student_dim: Channels of the feature map.
+        teacher_dims: Channels of the embedding of each teacher, by name; none without a distance.
     """
 
     def __init__(
@@ -93,82 +112,87 @@ class Objective(nn.Module):
         task: str,
         n_classes: int,
         student_dim: int,
-        teacher_dim: int | None = None,
+        teacher_dims: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.task = task
-        self.projection: nn.Linear | None = None
-        self.compression: compression.Compression | None = None
-        self.head: nn.Linear | None = None
+        self.teachings = nn.ModuleList()
+        self.weights: list[float] = []
         if settings.distance == "none":
             return
-        if teacher_dim is None:
+        if not teacher_dims:
             raise ConfigError(f"distance {settings.distance} wants a teacher, found none")
-        if settings.compression != "none":
-            self.compression = compression.build(
-                settings.compression, teacher_dim, student_dim, **settings.compression_settings
+        for name in settings.teachers:
+            if name not in teacher_dims:
+                raise ConfigError(f"distill.teachers: {unknown('teacher', name, teacher_dims)}")
+        shares = {name: settings.teachers.get(name, Share()) for name in teacher_dims}
+        total = sum(share.weight for share in shares.values())
+        for name, share in shares.items():
+            self.weights.append(share.weight / total)
+            own = share.compression_settings
+            teaching = Teaching(
+                settings.distance,
+                share.compression or settings.compression,
+                settings.compression_settings if own is None else own,
+                aligned=settings.alignment,
+                detach=settings.detach,
+                task=task,
+                n_classes=n_classes,
+                student_dim=student_dim,
+                teacher_dim=teacher_dims[name],
             )
-            self.head = nn.Linear(self.compression.n_out, n_classes)
-        elif settings.distance == "fitnet":
-            self.projection = nn.Linear(student_dim, teacher_dim)
+            self.teachings.append(teaching)
 
     def parameter_groups(self, student: Student) -> dict[str, list[nn.Parameter]]:
-        """Parameters that share a gradient norm: "student" (with the projection) and "teacher"
-        (C and H, often empty)."""
-        return {
-            "student": [*student.parameters(), *_parameters(self.projection)],
-            "teacher": [*_parameters(self.compression), *_parameters(self.head)],
-        }
+        """Parameters that share a gradient norm: "student" (with the projections), and "teacher 0"
+        and so on (C and H of each, often empty)."""
+        groups = {"student": list(student.parameters())}
+        for number, teaching in enumerate(self.teachings):
+            groups["student"] += _parameters(teaching.projection)
+            groups[f"teacher {number}"] = [
+                *_parameters(teaching.compression),
+                *_parameters(teaching.head),
+            ]
+        return groups
 
     def forward(
         self,
         output: StudentOutput,
         labels: Tensor,
-        teacher: Tensor | None = None,
-        frame_valid: Tensor | None = None,
-        frame_centre_s: Tensor | None = None,
+        embeddings: Sequence[Embedding] = (),
         step_spans: Sequence[Any] | None = None,
+        mix: Mix | None = None,
     ) -> dict[str, Tensor]:
         """Losses of one batch, all float32 scalars.
 
         Args:
             output: The student's.
             labels: (batch, label) in -1/0/1, or (batch,) class indices.
-            teacher: (batch, frame, channel), standardised; not needed without a distance.
-            frame_valid: (batch, frame) bool, False for padding and silence. A crop without any
-                is left out of the distance and of L_teacher.
-            frame_centre_s: (batch, frame), seconds from the crop's start.
-            step_spans: The student's `step_spans` of the crop: start and end, (step,) each. It
-                and `frame_centre_s` are needed for alignment "frames" only.
+            embeddings: One for each teacher; not needed without a distance.
+            step_spans: The student's `step_spans` of the crop: start and end, (step,) each; needed
+                for alignment "frames" only.
+            mix: How the crops of the batch were mixed with each other, if they were.
 
         Returns:
             "total" = "student" + "teacher", to be minimised; "student" is what validation watches;
             "prediction" and "distance" make it up. Terms a system does not have are 0.
         """
         with torch.autocast(output.logits.device.type, enabled=False):
-            prediction = losses.prediction(output.logits, labels, self.task)
+            prediction = losses.mixed_prediction(output.logits, labels, self.task, mix=mix)
             distance = teacher_loss = torch.zeros_like(prediction)
             student_loss = prediction
-            if self.settings.distance != "none":
-                if teacher is None or frame_valid is None:
+            if self.teachings:
+                if len(embeddings) != len(self.teachings):
                     raise ConfigError(f"distance {self.settings.distance} wants teacher frames")
-                teacher = teacher.detach().float()
-                mean, mean_valid = alignment.crop_mean(teacher, frame_valid)
-                if self.settings.alignment == "mean":
-                    feature = output.feature_map.float().mean(1, keepdim=True)
-                    target, target_valid = mean[:, None], mean_valid[:, None]
-                else:
-                    feature = output.feature_map.float()
-                    target, target_valid = _by_step(
-                        teacher, frame_valid, frame_centre_s, step_spans
-                    )
-                distance = self._distance(feature, target, target_valid)
+                for teaching, weight, embedding in zip(
+                    self.teachings, self.weights, embeddings, strict=True
+                ):
+                    away, own = teaching(output.feature_map, labels, embedding, step_spans, mix)
+                    distance = distance + weight * away
+                    teacher_loss = teacher_loss + own
                 w = self.settings.distance_weight
                 student_loss = (1 - w) * prediction + w * distance
-                if self.compression is not None and self.head is not None:
-                    teacher_logits = self.head(self.compression(mean))
-                    teacher_loss = losses.prediction(teacher_logits, labels, self.task, mean_valid)
             return {
                 "total": student_loss + teacher_loss,
                 "student": student_loss,
@@ -177,24 +201,6 @@ class Objective(nn.Module):
                 "teacher": teacher_loss,
             }
 
-    def _distance(self, feature: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        if self.compression is not None:
-            target = self.compression(target)
-            if self.settings.detach:
-                target = target.detach()
-        if self.projection is not None:
-            feature = self.projection(feature)
-        return losses.DISTANCES[self.settings.distance](feature, target, valid)
 
-
-def _by_step(
-    teacher: Tensor, valid: Tensor, centre_s: Tensor | None, step_spans: Sequence[Any] | None
-) -> tuple[Tensor, Tensor]:
-    if centre_s is None or step_spans is None:
-        raise ConfigError('alignment "frames" wants frame_centre_s and step_spans')
-    start_s, end_s = (torch.as_tensor(edge, device=teacher.device) for edge in step_spans)
-    return alignment.to_steps(teacher, valid, centre_s, start_s, end_s)
-
-
-def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
+def _parameters(module: Any) -> list[nn.Parameter]:
     return [] if module is None else list(module.parameters())

@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from understudy.errors import WeightsError
+from understudy.errors import ConfigError, WeightsError
 
 
 class RunLog:
@@ -19,12 +20,15 @@ class RunLog:
     Args:
         path: The log.
         offset: Its length in bytes at the checkpoint; 0 begins a new log.
+        tensorboard: Write the same numbers to `tensorboard` beside it.
 
     Raises:
         WeightsError: The log is shorter than the checkpoint says.
+        ConfigError: TensorBoard is not installed.
     """
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
+    def __init__(self, path: Path, offset: int = 0, tensorboard: bool = False) -> None:
+        self._board = _board(path.with_name("tensorboard")) if tensorboard else None
         self._file = path.open("ab")
         size = self._file.tell()
         if size < offset:
@@ -39,6 +43,9 @@ class RunLog:
         """Appends one line; values are JSON-able and finite."""
         line = json.dumps({"kind": kind, **fields}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
+        if self._board is not None and "step" in fields:
+            for name, value in _numbers(fields):
+                self._board.add_scalar(f"{kind}/{name}", value, fields["step"])
 
     def sync(self) -> int:
         """Everything written so far is on disk; returns the log's length in bytes."""
@@ -49,6 +56,27 @@ class RunLog:
     def close(self) -> None:
         """Flushes and closes."""
         self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "run.tensorboard: TensorBoard is not installed: pip install 'understudy[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(path))
+
+
+def _numbers(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Names such as "train/total", and values, of all floats."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            yield prefix + name, value
 
 
 def read(path: Path) -> list[dict[str, Any]]:

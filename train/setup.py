@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from understudy import __version__, checkpoint, config, students
 from understudy.errors import ConfigError
@@ -31,8 +32,9 @@ class Setup:
     settings: TrainSettings
     student: Student
     objective: Objective
-    standardise: Standardise
-    frames: FramesKey | None
+    standardise: nn.ModuleList
+    """One `Standardise` for each of `frames`."""
+    frames: tuple[FramesKey, ...]
     record: dict[str, Any]
     """Content of config.json."""
 
@@ -44,6 +46,8 @@ def prepare(feed: Feed, plan: RunPlan) -> Setup:
         ConfigError: Settings that do not make a run.
     """
     index, settings = feed.index, plan.settings
+    if settings.compute.channels_last and feed.device.type == "cpu":
+        raise ConfigError("compute.channels_last: wanted a GPU, found the CPU")
     seed = settings.optim.seed
     chosen = dict(settings.student)
     seed_torch(seed, "student")
@@ -59,34 +63,33 @@ def prepare(feed: Feed, plan: RunPlan) -> Setup:
         crop_samples=crop_samples,
         threads=settings.threads or torch.get_num_threads(),
     )
-    key = plan.frames
-    teacher_dim = None if key is None else feed.frames[key].dim
+    dims = {key.teacher: feed.frames[key].dim for key in plan.frames}
     seed_torch(seed, "objective")
     objective = Objective(
         settings.distill,
         task=index.task,
         n_classes=index.n_labels,
         student_dim=student.channels,
-        teacher_dim=teacher_dim,
+        teacher_dims=dims,
     )
     return Setup(
         feed=feed,
         settings=settings,
         student=student.to(feed.device),
         objective=objective.to(feed.device),
-        standardise=Standardise(teacher_dim or 1).to(feed.device),
-        frames=key,
+        standardise=nn.ModuleList(map(Standardise, dims.values())).to(feed.device),
+        frames=plan.frames,
         record=_record(feed, plan, settings),
     )
 
 
 def _record(feed: Feed, plan: RunPlan, settings: TrainSettings) -> dict[str, Any]:
     index, device = feed.index, feed.device
-    tracks = {"audio", None if plan.frames is None else plan.frames.teacher}
+    teachers = [key.teacher for key in plan.frames]
     record: dict[str, Any] = {
         "system": settings.distill.label,
         "student": settings.student["name"],
-        "teacher": None if plan.frames is None else plan.teacher,
+        "teacher": "+".join(teachers) or None,
         "dataset": index.name,
         "fold": feed.fold,
         "seed": settings.optim.seed,
@@ -94,7 +97,7 @@ def _record(feed: Feed, plan: RunPlan, settings: TrainSettings) -> dict[str, Any
         "label_names": list(index.label_names),
         "index_digest": index.digest,
         "split_digest": index.split_digest,
-        "stores": {name: feed.identities[name] for name in feed.identities if name in tracks},
+        "stores": {k: v for k, v in feed.identities.items() if k in ("audio", *teachers)},
         "clips": {name: len(getattr(feed.split, name)) for name in ("train", "valid", "test")},
         "left_out": feed.left_out(),
         "settings": settings.identity(),

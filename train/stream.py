@@ -41,6 +41,16 @@ class Frames:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Mix:
+    """How the crops of a batch are mixed: weight * itself + (1 - weight) * partner."""
+
+    partner: Tensor
+    """int64 (batch,), places in the batch."""
+    weight: Tensor
+    """float32 (batch,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """Crops of some clips. The tensors are views of a buffer, good until the next batch is asked
     for."""
@@ -48,11 +58,14 @@ class Batch:
     rows: np.ndarray
     """(batch,) index rows."""
     audio: Tensor
-    """int16 (batch, sample) at 16 kHz; zeros behind the end of a clip shorter than the crop."""
+    """int16 (batch, sample) at 16 kHz, augmented: float32; zeros behind the end of a clip shorter
+    than the crop."""
     labels: Tensor
     """Multi-label int8 (batch, label) of -1/0/1, or single-label int64 (batch,)."""
     frames: Mapping[FramesKey, Frames] = field(default_factory=dict)
     """Of each of the stream's teachers."""
+    mix: Mix | None = None
+    """How the audio is mixed; labels and frames are as they were read."""
 
     def to(self, device: torch.device) -> "Batch":
         """A copy of the tensors on `device` (on the CPU: the same tensors)."""

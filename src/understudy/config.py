@@ -52,6 +52,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "setting
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: wanted a mapping, found {value!r}")
         return from_mapping(hint, value, where)  # type: ignore[arg-type]
@@ -76,7 +78,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (dict, Mapping) or hint is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: wanted a mapping, found {value!r}")
-        return dict(value)
+        of = args[1] if args else Any
+        return {key: _coerce(of, item, f"{where}.{key}") for key, item in value.items()}
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
     if hint is float and type(value) is int:

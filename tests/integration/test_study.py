@@ -103,6 +103,19 @@ def test_a_run_that_diverges_is_named_and_the_others_are_compared(tmp_path):
     assert {row["system"] for row in content["rows"]} == {"teacher_lr", "baseline", "dc_linear"}
 
 
+def test_several_teachers_at_once_are_one_entry_of_an_axis(tmp_path):
+    text = studies.FILE.replace("[framewise]", "[framewise, [framewise, clipwise]]")
+    file = studies.write(tmp_path, text=text.replace("folds: [1, 2]", "folds: [1]"))
+    study(file, tmp_path / "out")
+    rows = {(row["system"], row["teacher"]) for row in read(tmp_path / "out")["rows"]}
+    assert rows == {
+        ("teacher_lr", "framewise"),
+        ("baseline", None),
+        ("dc_linear", "framewise"),
+        ("dc_linear", "framewise+clipwise"),
+    }
+
+
 def test_what_is_missing_is_all_named_before_anything_runs(tmp_path):
     file = studies.write(tmp_path)
     text = file.read_text()

@@ -15,9 +15,10 @@ from understudy.train import runlog, train
 from understudy.train.cli import command
 from understudy.train.config import resolve
 from understudy.train.feed import RunPlan, open_feed
-from understudy.train.learner import Learner, Validation
+from understudy.train.learner import Learner
 from understudy.train.objective import SYSTEMS
 from understudy.train.setup import prepare
+from understudy.train.validation import Validation
 
 UNDECODABLE, OVERFLOW, MISSING = 2, 4, 0
 
@@ -142,7 +143,7 @@ def test_best_student_predicts_what_training_validated(finished, index, cache_di
 
 def setup(index, cache_dir, system, **changes):
     settings = resolve(merged(tiny.QUICK, changes), system=system)
-    plan = RunPlan(run_dir=cache_dir / "absent", settings=settings, teacher="framewise")
+    plan = RunPlan(run_dir=cache_dir / "absent", settings=settings, teachers=("framewise",))
     return prepare(open_feed(index, [plan], cache=cache_dir, stores=[], fold=1), plan)
 
 

@@ -27,7 +27,7 @@ def cache_dir(tmp_path_factory, index):
 
 def plan(run_dir, system, teacher="framewise", **changes):
     settings = resolve(merged(tiny.QUICK, changes), system=system)
-    return RunPlan(run_dir=run_dir, settings=settings, teacher=teacher)
+    return RunPlan(run_dir=run_dir, settings=settings, teachers=(teacher,))
 
 
 def weights(run_dir):
@@ -51,7 +51,7 @@ def test_grouped_students_end_with_the_weights_of_lone_runs(tmp_path, index, cac
         system = each.settings.distill.system
         settings = merged(tiny.QUICK, {"optim": optim})
         train(
-            index, system=system, teacher=each.teacher, cache=cache_dir, run_dir=lone,
+            index, system=system, teacher=each.teachers, cache=cache_dir, run_dir=lone,
             settings=settings,
         )  # fmt: skip
         grouped, alone = weights(each.run_dir), weights(lone)

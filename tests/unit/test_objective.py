@@ -1,6 +1,8 @@
 """The objective: one test per arrow of the gradient's flow, time alignment, masks."""
 
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from understudy.errors import ConfigError
 from understudy.students.base import StudentOutput
 from understudy.train import alignment, losses
 from understudy.train.objective import SYSTEMS, Objective, system_settings
+from understudy.train.teaching import Embedding
 
 N_CLASSES, TEACHER_DIM, N_FRAMES, BATCH = 3, 10, 6, 5
 N_SAMPLES = 33_000  # two steps of SC-CNN
 DISTILLED = [name for name in SYSTEMS if name != "baseline"]
+EMPTY = SimpleNamespace(projection=None, compression=None, head=None)
 COMPRESSED = [name for name in DISTILLED if name.endswith("_linear")]
 
 
@@ -31,7 +35,7 @@ class Setting:
                 task=task,
                 n_classes=N_CLASSES,
                 student_dim=self.student.channels,
-                teacher_dim=TEACHER_DIM,
+                teacher_dims={"a": TEACHER_DIM},
             )
             self.audio = 0.1 * torch.randn(BATCH, N_SAMPLES)
             self.teacher = torch.randn(BATCH, N_FRAMES, TEACHER_DIM)
@@ -43,18 +47,24 @@ class Setting:
 
     def losses(self):
         spans = self.student.step_spans(self.audio.shape[1])
-        return self.objective(
-            self.student(self.audio), self.labels, self.teacher, self.valid, self.centre_s, spans
-        )
+        return self.objective(self.student(self.audio), self.labels, [self.embedding()], spans)
+
+    def embedding(self):
+        return Embedding(frames=self.teacher, valid=self.valid, centre_s=self.centre_s)
+
+    @property
+    def teaching(self) -> Any:
+        """Its only `Teaching`; an empty one without a teacher."""
+        return self.objective.teachings[0] if self.objective.teachings else EMPTY
 
     def moved(self, loss: str) -> set[str]:
         """Parts that the gradient of `loss` reaches."""
         parts = {
             "trunk": self.student.layer7,
             "classifier": self.student.dense2,
-            "projection": self.objective.projection,
-            "C": self.objective.compression,
-            "H": self.objective.head,
+            "projection": self.teaching.projection,
+            "C": self.teaching.compression,
+            "H": self.teaching.head,
         }
         value = self.losses()[loss]
         if not value.requires_grad:
@@ -128,8 +138,8 @@ def test_parameter_groups_hold_everything_once(system):
     found = [id(p) for group in groups.values() for p in group]
     own = {*setting.student.parameters(), *setting.objective.parameters()}
     assert sorted(found) == sorted(map(id, own))
-    teacher = {*_parameters(setting.objective.compression), *_parameters(setting.objective.head)}
-    assert set(groups["teacher"]) == teacher
+    teacher = {*_parameters(setting.teaching.compression), *_parameters(setting.teaching.head)}
+    assert set(groups.get("teacher 0", [])) == teacher
     assert bool(teacher) == (system in COMPRESSED)
 
 
@@ -156,7 +166,7 @@ def test_sums(system, task):
 def test_dc_linear_from_its_definition():
     setting = Setting("dc_linear")
     found = setting.losses()
-    compress, head = setting.objective.compression, setting.objective.head
+    compress, head = setting.teaching.compression, setting.teaching.head
     assert compress is not None
     assert head is not None
     # Frames at 0.3, 0.9, 1.5, 2.1, 2.7, 3.3 s; steps from -1.024 and 1.024 to 3.072 s.
@@ -178,10 +188,11 @@ def test_padding_and_crops_without_frames_do_not_matter(system, name):
     output = setting.student(setting.audio)
     spans = setting.student.step_spans(setting.audio.shape[1])
     run = partial(setting.objective, step_spans=spans)
-    frames = (setting.teacher, setting.valid, setting.centre_s)
-    found = run(output, setting.labels, *frames)
+    embedding = setting.embedding()
+    found = run(output, setting.labels, [embedding])
     kept = StudentOutput(*(part[1:] for part in output))
-    wanted = run(kept, setting.labels[1:], *(part[1:] for part in frames))
+    others = Embedding(**{name: part[1:] for name, part in vars(embedding).items()})
+    wanted = run(kept, setting.labels[1:], [others])
     torch.testing.assert_close(found["distance"], wanted["distance"])
     torch.testing.assert_close(found["teacher"], wanted["teacher"])
     found["total"].backward()
@@ -205,7 +216,7 @@ def test_autocast_changes_only_the_student(system):
     setting = Setting(system)
     output = setting.student(setting.audio)
     spans = setting.student.step_spans(setting.audio.shape[1])
-    arguments = (setting.labels, setting.teacher, setting.valid, setting.centre_s, spans)
+    arguments = (setting.labels, [setting.embedding()], spans)
     wanted = setting.objective(output, *arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = setting.objective(output, *arguments)
@@ -304,7 +315,10 @@ class TestSettings:
         )
         mlp = {"compression": "mlp", "compression_settings": {"hidden": 7}}
         objective = Setting("fitnet_linear", **mlp).objective
-        assert objective.get_parameter("compression.hidden.weight").shape == (7, TEACHER_DIM)
+        assert objective.get_parameter("teachings.0.compression.hidden.weight").shape == (
+            7,
+            TEACHER_DIM,
+        )
 
     @pytest.mark.parametrize("distance", losses.DISTANCES)
     @pytest.mark.parametrize("compression", ["none", "linear", "mlp"])
@@ -337,8 +351,8 @@ class TestSettings:
         output = setting.student(setting.audio)
         with pytest.raises(ConfigError, match="wants teacher frames"):
             setting.objective(output, setting.labels)
-        with pytest.raises(ConfigError, match="wants frame_centre_s and step_spans"):
-            setting.objective(output, setting.labels, setting.teacher, setting.valid)
+        with pytest.raises(ConfigError, match="wants centre_s and step_spans"):
+            setting.objective(output, setting.labels, [setting.embedding()])
 
     def test_the_baseline_wants_none(self):
         objective = Objective(SYSTEMS["baseline"], task="multi-label", n_classes=3, student_dim=4)

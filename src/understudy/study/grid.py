@@ -41,7 +41,8 @@ class Part:
     datasets: tuple[Dataset | str, ...]
     students: tuple[dict | str, ...] = ("sc-cnn",)
     """Names, or mappings of `name` and settings."""
-    teachers: tuple[str, ...] = ()
+    teachers: tuple[tuple[str, ...] | str, ...] = ()
+    """Names; a list of names stands for several teachers at once, which teacher_lr leaves out."""
     systems: tuple[dict | str, ...] = (TEACHER_LR, *SYSTEMS)
     """Names, or mappings of `system` and changes to it, as the section `distill` has them."""
     seeds: tuple[int, ...] = (1223,)
@@ -60,13 +61,18 @@ class Cell:
     seed: int | None
     student: str | None
     """The student's name, with its settings where the study has several of that name."""
-    teacher: str | None
+    teachers: tuple[str, ...]
     system: str
     """Without what the grid changes of it."""
     place: tuple[tuple[str, Any], ...]
     """Where it is on the axes of `grid`."""
     settings: TrainSettings | None
     """None: teacher_lr, which trains no student."""
+
+    @property
+    def teacher(self) -> str | None:
+        """Its teachers, as one name."""
+        return "+".join(self.teachers) or None
 
     @property
     def variant(self) -> str:
@@ -135,7 +141,9 @@ def _cells(part: Part) -> Iterator[Cell]:
         dataset = Dataset(name=entry) if isinstance(entry, str) else entry
         for fold, system in itertools.product(dataset.folds or (None,), part.systems):
             if system == TEACHER_LR:
-                yield from (_teacher_lr(dataset, fold, teacher) for teacher in part.teachers)
+                for teacher in part.teachers:
+                    if isinstance(teacher, str):
+                        yield _teacher_lr(dataset, fold, teacher)
             else:
                 yield from _trained(part, dataset, fold, system)
 
@@ -146,7 +154,7 @@ def _teacher_lr(dataset: Dataset, fold: int | None, teacher: str) -> Cell:
         fold=fold,
         seed=None,
         student=None,
-        teacher=teacher,
+        teachers=(teacher,),
         system=TEACHER_LR,
         place=(),
         settings=None,
@@ -174,15 +182,16 @@ def _trained(part: Part, dataset: Dataset, fold: int | None, entry: Any) -> Iter
                 fold=fold,
                 seed=seed,
                 student=_label(student, part.students),
-                teacher=None,
+                teachers=(),
                 system=settings.distill.label,
                 place=place,
                 settings=resolve(
                     config.merged(*layers, {"optim": {"seed": seed}}, config.nested(dict(place)))
                 ),
             )
-            teachers = part.teachers if learns else (None,)
-            yield from (replace(cell, teacher=teacher) for teacher in teachers)
+            for teacher in part.teachers if learns else ((),):
+                names = (teacher,) if isinstance(teacher, str) else teacher
+                yield replace(cell, teachers=names)
 
 
 def _values(key: str, values: Any) -> list[Any]:

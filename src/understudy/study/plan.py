@@ -156,11 +156,12 @@ def _steps(index: ClipIndex | None, fold: int | None, cells: Sequence[Cell]) -> 
 
 def _missing(cache: Path, index: ClipIndex, cells: Sequence[Cell]) -> Iterable[str]:
     for cell in cells:
-        if cell.teacher is not None and not predict.has_track(cache, index.name, cell.teacher):
-            try:
-                caches.find(cache, index.name, cell.teacher)
-            except UnderstudyError as error:
-                yield str(error)
+        for teacher in cell.teachers:
+            if not predict.has_track(cache, index.name, teacher):
+                try:
+                    caches.find(cache, index.name, teacher)
+                except UnderstudyError as error:
+                    yield str(error)
         if (
             cell.settings is not None
             and cell.dataset.root is None

@@ -67,7 +67,7 @@ def _train(
     """All students of the group, those that are done too: which clips can be used is a matter of
     the whole group."""
     plans = [
-        RunPlan(run_dir=run_dir(out, cell), settings=cell.settings, teacher=cell.teacher)
+        RunPlan(run_dir=run_dir(out, cell), settings=cell.settings, teachers=cell.teachers)
         for cell in cells
         if cell.settings is not None
     ]

@@ -1,0 +1,134 @@
+"""Settings that change what training computes: precision, schedule, augmentation, teachers."""
+
+import json
+import math
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tests import tiny
+
+from understudy import checkpoint
+from understudy.config import merged
+from understudy.errors import ConfigError
+from understudy.train import runlog, train, train_group
+from understudy.train.config import TrainSettings, resolve
+from understudy.train.feed import RunPlan
+from understudy.train.learner import Learner
+from understudy.train.objective import SYSTEMS
+
+AUGMENT = {"gain_db": 6.0, "mixup": 0.4, "time_masks": 2, "band_masks": 2}
+
+
+@pytest.fixture(scope="module")
+def index():
+    return tiny.index()
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory, index):
+    return tiny.make_cache(tmp_path_factory.mktemp("cache"), index)
+
+
+def run(index, cache_dir, run_dir, system="dc_linear", teacher: Any = "framewise", **changes):
+    settings = merged(tiny.QUICK, {"run": {"log_steps": 1}}, changes)
+    return train(
+        index, system=system, teacher=teacher, cache=cache_dir, run_dir=run_dir, settings=settings
+    )
+
+
+def steps(run_dir):
+    return [line for line in runlog.read(run_dir / "log.jsonl") if line["kind"] == "step"]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("student", ["sc-cnn", "hcnn"])
+def test_bf16_stays_finite_and_near(tmp_path, index, cache_dir, system, student):
+    chosen: Any = {"student": {"name": student}, "optim": {"max_steps": 3}}
+    run(index, cache_dir, tmp_path / "full", system, **chosen)
+    half = {"compute": {"precision": "bf16"}}
+    run(index, cache_dir, tmp_path / "half", system, **chosen, **half)
+    whole, other = steps(tmp_path / "full"), steps(tmp_path / "half")
+    assert all(math.isfinite(step["total"]) for step in other)
+    assert other[0]["total"] == pytest.approx(whole[0]["total"], rel=0.1)
+    tensors, _ = checkpoint.load(tmp_path / "half" / "last.safetensors")
+    assert all(value.isfinite().all() for value in tensors.values())
+    assert tensors["student.dense1.weight"].dtype == torch.float32
+
+
+def test_cosine_goes_from_the_initial_rate_to_zero(tmp_path, index, cache_dir):
+    run(index, cache_dir, tmp_path, optim={"schedule": "cosine", "lr": 0.01})
+    rates = [line["lr"] for line in steps(tmp_path)]
+    wanted = [0.005 * (1 + math.cos(math.pi * k / 9)) for k in range(9)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_augmented_groups_and_torn_runs_end_like_lone_and_whole_ones(
+    tmp_path, index, cache_dir, monkeypatch
+):
+    changes = {"augment": AUGMENT, "run": {"checkpoint_steps": 1}}
+    chosen = merged(tiny.QUICK, changes)
+    plans = [
+        RunPlan(
+            run_dir=tmp_path / system,
+            settings=resolve(chosen, system=system),
+            teachers=("framewise",),
+        )
+        for system in ("baseline", "dc_linear")
+    ]
+    train_group(index, plans, cache=cache_dir)
+    step = Learner.step
+
+    def interrupted(self, batch, image):
+        if self.state.step == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(index, cache_dir, tmp_path / "torn", **changes)
+    run(index, cache_dir, tmp_path / "torn", **changes)
+    one, other = (
+        checkpoint.load(tmp_path / name / "last.safetensors")[0] for name in ("dc_linear", "torn")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value)
+
+
+def test_several_teachers_teach_one_student(tmp_path, index, cache_dir):
+    both = ("framewise", "clipwise")
+    teachers = {"clipwise": {"weight": 0.5, "compression": "pca"}}
+    run(index, cache_dir, tmp_path, teacher=both, distill={"teachers": teachers})
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["teacher"] == "framewise+clipwise"
+    assert config["stores"].keys() == {"audio", *both}
+    tensors, _ = checkpoint.load(tmp_path / "last.safetensors")
+    components = tensors["objective.teachings.1.compression.components"].double()
+    assert components.any()
+    with pytest.raises(ConfigError, match=r"distill\.teachers: unknown teacher 'passt'"):
+        run(index, cache_dir, tmp_path / "bad", distill={"teachers": {"passt": {}}})
+
+
+def test_settings_younger_than_a_run_do_not_make_it_another():
+    identity = TrainSettings().identity()
+    assert not {"augment", "compute", "run"} & identity.keys()
+    assert "schedule" not in identity["optim"]
+    changed = resolve({"augment": {"mixup": 0.2}, "optim": {"schedule": "cosine"}}).identity()
+    assert changed["augment"]["mixup"] == 0.2
+    assert changed["optim"]["schedule"] == "cosine"
+
+
+def test_channels_last_is_for_gpus(tmp_path, index, cache_dir):
+    changes = {"run": {"device": "cpu"}, "compute": {"channels_last": True}}
+    with pytest.raises(ConfigError, match=r"channels_last: wanted a GPU"):
+        run(index, cache_dir, tmp_path, **changes)
+
+
+def test_without_tensorboard_its_setting_says_what_to_install(
+    tmp_path, index, cache_dir, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    with pytest.raises(ConfigError, match=r"pip install 'understudy\[tensorboard\]'"):
+        run(index, cache_dir, tmp_path, run={"tensorboard": True})

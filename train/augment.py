@@ -1,0 +1,116 @@
+"""Augmentation: gain, mixup and SpecAugment.
+
+Every draw is a function of (seed, epoch, clip), whatever batch the clip is in and whoever asks, so
+a group's students see the same and a resumed run goes on exactly. Time is never stretched or moved:
+a step of the student stays aligned with its target.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from understudy.errors import ConfigError
+from understudy.students.frontend import HOP_SAMPLES, RATE_HZ
+from understudy.train.stream import Batch, Mix
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """How training crops are varied; validation never is."""
+
+    gain_db: float = 0.0
+    """Level changes by up to this, up or down."""
+    mixup: float = 0.0
+    """Two crops are mixed, with their labels and embeddings, by a Beta(mixup, mixup) weight."""
+    time_masks: int = 0
+    """SpecAugment: stretches of the decibel image set to its mean ..."""
+    time_mask_s: float = 0.5
+    """... each at most this long."""
+    band_masks: int = 0
+    """SpecAugment: runs of bands set to the image's mean ..."""
+    band_mask_bands: int = 16
+    """... each at most this wide."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) < 0:
+                raise ConfigError(
+                    f"augment.{each.name}: wanted 0 or more, found {getattr(self, each.name)}"
+                )
+
+    @property
+    def draws(self) -> int:
+        """Random numbers for one crop."""
+        return 2 + 2 * (self.time_masks + self.band_masks)
+
+
+class Augment:
+    """Augmentation of the crops of one dataset.
+
+    Args:
+        settings: What is varied.
+        seed: Of all draws.
+        n_clips: Rows of the index.
+    """
+
+    def __init__(self, settings: AugmentSettings, seed: int, n_clips: int) -> None:
+        self.settings = settings
+        self._seed = seed
+        self._n_clips = n_clips
+        self._epoch = -1
+        self._table = np.zeros((0, 0))
+
+    def draws(self, epoch: int, rows: np.ndarray) -> np.ndarray:
+        """float64 (batch, draw) in [0, 1) of the crops of `rows` in `epoch`."""
+        if epoch != self._epoch:
+            rng = np.random.default_rng((self._seed, epoch, 1))
+            self._table = rng.random((self._n_clips, self.settings.draws))
+            self._epoch = epoch
+        return self._table[rows]
+
+    def audio(self, epoch: int, batch: Batch) -> Batch:
+        """The batch with its audio changed (then float32), and how it was mixed."""
+        gain_db, alpha = self.settings.gain_db, self.settings.mixup
+        if not gain_db and not alpha:
+            return batch
+        draws = self.draws(epoch, batch.rows)
+        gain = 10 ** (gain_db * (2 * draws[:, :1] - 1) / 20) / 32_768
+        audio = batch.audio.float() * _tensor(gain, batch.audio)
+        if not alpha:
+            return replace(batch, audio=audio)
+        mix = Mix(
+            partner=torch.arange(len(audio), device=audio.device).roll(1),
+            weight=_tensor(stats.beta.ppf(draws[:, 1], alpha, alpha), audio),
+        )
+        weight = mix.weight[:, None]
+        audio = weight * audio + (1 - weight) * audio[mix.partner]
+        return replace(batch, audio=audio, mix=mix)
+
+    def image(self, epoch: int, rows: np.ndarray, image: Tensor) -> Tensor:
+        """The decibel image (batch, image, band, frame) with its masks."""
+        chosen = self.settings
+        if not chosen.time_masks and not chosen.band_masks:
+            return image
+        draws = self.draws(epoch, rows)[:, 2:]
+        n_time = 2 * chosen.time_masks
+        longest = chosen.time_mask_s * RATE_HZ / HOP_SAMPLES
+        hidden = _spans(draws[:, :n_time], longest, image.shape[3], image)[:, None, None, :]
+        bands = _spans(draws[:, n_time:], chosen.band_mask_bands, image.shape[2], image)
+        hidden = hidden | bands[:, None, :, None]
+        return torch.where(hidden, image.mean((2, 3), keepdim=True), image)
+
+
+def _spans(draws: np.ndarray, longest: float, size: int, like: Tensor) -> Tensor:
+    """bool (batch, size): inside one of the spans that pairs of draws (length, place) tell."""
+    length = np.floor(draws[:, 0::2] * (min(longest, size) + 1))
+    start = np.floor(draws[:, 1::2] * (size - length + 1))
+    place = np.arange(size)
+    inside = (place >= start[..., None]) & (place < (start + length)[..., None])
+    return torch.from_numpy(inside.any(axis=1)).to(like.device)
+
+
+def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device, torch.float32)
