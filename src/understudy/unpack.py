@@ -258,6 +258,7 @@ def _tar_entries(stream: "_Forward") -> Iterator[_Entry]:
                 kind=kind,
                 open=lambda info=info: archive.extractfile(info),
             )
+    stream.expect_padding()
 
 
 class _Forward(io.RawIOBase):
@@ -270,6 +271,17 @@ class _Forward(io.RawIOBase):
         self._stream = stream
         self._most = 2 * most + 2**26  # 512 to 1,024 bytes an entry on top of the content
         self._at = 0
+        self._last = b""
+
+    def expect_padding(self) -> None:
+        """DataError unless the block read last and all behind it are zeros, as a tar ends.
+
+        tarfile takes a damaged header for the end; and only here gzip compares its checksum.
+        """
+        while not any(self._last):
+            if not self.read(_MOST_HEADER_BYTES):
+                return
+        raise DataError(f"damaged: no entry and no end before byte {self._at}")
 
     def readable(self) -> bool:
         return True
@@ -283,7 +295,7 @@ class _Forward(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MOST_HEADER_BYTES:
             raise DataError(f"asks to be read {size} bytes in one piece; refused")
-        block = self._stream.read(size)
+        block = self._last = self._stream.read(size)
         self._at += len(block)
         if self._at > self._most:
             raise DataError(f"holds more than {self._most} bytes; refused as a size bomb")

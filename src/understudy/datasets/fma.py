@@ -85,6 +85,7 @@ def load_fma_small(root: Path) -> ClipIndex:
         raise DataError(f"{table.path}: no track in the subset small")
     names = [f"{table.integer(row, 'track_id', 0, 999_999):06d}" for row in rows]
     paths = [f"fma_small/{name[:3]}/{name}.mp3" for name in names]
+    labels = np.array([_genre(table, row) for row in rows], np.int64)
     clips = pd.DataFrame(
         {
             "clip_id": names,
@@ -97,7 +98,7 @@ def load_fma_small(root: Path) -> ClipIndex:
     return ClipIndex(
         name="fma-small",
         clips=clips,
-        labels=np.array([_genre(table, row) for row in rows], np.int64),
+        labels=labels,
         label_names=GENRES,
         root=root,
         licence=RELEASE.licence,

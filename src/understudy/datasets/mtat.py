@@ -97,7 +97,7 @@ def load_mtat(root: Path, split: Literal["folders", "clean"] = "folders") -> Cli
     table.distinct("clip_id")
     matches = [_match(table, row) for row in table.rows]
     prefix = "mp3/" if (root / "mp3").is_dir() else ""
-    paths = [table.file(row, "mp3_path", root, prefix) for row in table.rows]
+    paths = [prefix + row["mp3_path"] for row in table.rows]
     if split == "clean":
         clean = clean_split()
         for row in table.rows:
@@ -106,6 +106,7 @@ def load_mtat(root: Path, split: Literal["folders", "clean"] = "folders") -> Cli
         splits = [clean[row["clip_id"]] for row in table.rows]
     else:
         splits = [FOLDERS[match[1]] for match in matches]
+    labels = np.array([_labels(table, row) for row in table.rows], np.int8)
     clips = pd.DataFrame(
         {
             "clip_id": [row["clip_id"] for row in table.rows],
@@ -118,7 +119,7 @@ def load_mtat(root: Path, split: Literal["folders", "clean"] = "folders") -> Cli
     return ClipIndex(
         name="mtat",
         clips=clips,
-        labels=np.array([_labels(table, row) for row in table.rows], np.int8),
+        labels=labels,
         label_names=TAGS,
         root=root,
         licence=RELEASE.licence,

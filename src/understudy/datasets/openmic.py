@@ -87,6 +87,7 @@ def load_openmic(root: Path, valid_fraction: float = VALID_FRACTION, seed: int =
     fractions = (1 - valid_fraction, valid_fraction, 0)
     parts |= zip(train, grouped_split([key[:6] for key in train], fractions, seed), strict=True)
     keys = sorted(parts)
+    labels = _labels(read_table(root / LABELS, COLUMNS, others=False), keys)
     paths = [f"audio/{key[:3]}/{key}.ogg" for key in keys]
     clips = pd.DataFrame(
         {
@@ -100,7 +101,7 @@ def load_openmic(root: Path, valid_fraction: float = VALID_FRACTION, seed: int =
     return ClipIndex(
         name="openmic",
         clips=clips,
-        labels=_labels(read_table(root / LABELS, COLUMNS, others=False), keys),
+        labels=labels,
         label_names=INSTRUMENTS,
         root=root,
         licence=RELEASE.licence,
