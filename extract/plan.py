@@ -7,7 +7,7 @@ or stores.
 
 import os
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +80,21 @@ def samples_at(duration_s: np.ndarray, rate_hz: int) -> np.ndarray:
     return np.ceil(duration_s * rate_hz - 1e-6).clip(0).astype(np.int64)
 
 
-def max_frames(n_samples: np.ndarray, frames_of: Callable[[int], int]) -> int:
-    """Frame capacity of a track: the most frames any clip has, at least 1."""
-    return max((frames_of(int(n)) for n in np.unique(n_samples) if n > 0), default=1)
+def clip_frames(n_samples: np.ndarray, frames_of: Callable[[int], int]) -> np.ndarray:
+    """Frames of clips, int64 (clip,); 0 where the length is unknown."""
+    lengths, which = np.unique(n_samples, return_inverse=True)
+    return np.array([frames_of(int(n)) if n > 0 else 0 for n in lengths], np.int64)[which]
+
+
+def padding(track: Track, frames: np.ndarray) -> float:
+    """How many times larger padding makes a track whose clips have `frames` (clip,)."""
+    return track.max_frames * len(frames) / max(int(frames.sum()), 1)
+
+
+def as_concat(track: Track, frames: np.ndarray, clips_per_shard: int) -> Track:
+    """The track in the layout concat, for clips of `frames` (clip,)."""
+    fullest = np.add.reduceat(frames, np.arange(0, len(frames), clips_per_shard)).max()
+    return replace(track, layout=schema.CONCAT, shard_frames=max(1, int(fullest)))
 
 
 def clip_bytes(track: Track) -> int:

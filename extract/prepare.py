@@ -125,16 +125,16 @@ def prepare(
         raise DataError(f"dataset '{index.name}' has no clips")
     dataset_dir = Path(cache).absolute() / index.name
     durations_s = index.clips["duration_s"].to_numpy()
-    tracks = [_teacher_track(teacher, index, dtype, durations_s) for teacher in teachers.values()]
+    planned = [_teacher_track(teacher, index, dtype, durations_s) for teacher in teachers.values()]
     if audio:
-        tracks.append(_audio_track(index, durations_s))
-    tracks = [_fitted(track, dataset_dir) for track in tracks]
+        planned.append(_audio_track(index, durations_s))
     clips_per_shard = plan.settle_shard_clips(
         clips_per_shard,
         stores.clips_per_shard(dataset_dir),
         len(index),
-        max(plan.clip_bytes(track) for track in tracks),
+        max(plan.clip_bytes(track) for track, _ in planned),
     )
+    tracks = [_fitted(track, frames, dataset_dir, clips_per_shard) for track, frames in planned]
     _check_collection(index, dataset_dir / INDEX)
     by_name = dict(teachers)
     device = str(next((t.device for t in teachers.values()), "cpu"))
@@ -150,7 +150,7 @@ def prepare(
             _track_job(
                 track,
                 by_name.get(track.name) if track.kind == "embedding" else None,
-                _writer(dataset_dir, track, len(index), clips_per_shard),
+                StoreWriter.plan(dataset_dir, track, len(index), clips_per_shard),
             )
             for track in tracks
         ),
@@ -179,11 +179,12 @@ def _check_collection(index: ClipIndex, saved: Path) -> None:
 
 def _teacher_track(
     teacher: "Teacher", index: ClipIndex, dtype: str | None, durations_s: np.ndarray
-) -> Track:
+) -> tuple[Track, np.ndarray]:
     card = teacher.card
     n_samples = plan.samples_at(durations_s, card.sample_rate)
     if teacher.own_times:  # to plan means to embed: once will do
-        n_samples = n_samples.max(keepdims=True)
+        n_samples = np.full_like(n_samples, n_samples.max())
+    frames = plan.clip_frames(n_samples, lambda n: teacher.plan(n).n)
     facts = {
         "title": card.title,
         "licence_code": card.licence_code,
@@ -197,26 +198,29 @@ def _teacher_track(
         "url": card.url,
         "weights_bytes": card.weights_bytes,
     }
-    return Track(
+    track = Track(
         kind="embedding",
         name=card.name,
         dtype=dtype or card.storage_dtype,
-        max_frames=plan.max_frames(n_samples, lambda n: teacher.plan(n).n),
+        max_frames=max(1, int(frames.max())),
         dim=card.dim,
         identity=teacher.identity(),
         attributes=_known(_dataset_facts(index) | facts),
     )
+    return track, frames
 
 
-def _audio_track(index: ClipIndex, durations_s: np.ndarray) -> Track:
-    return Track(
+def _audio_track(index: ClipIndex, durations_s: np.ndarray) -> tuple[Track, np.ndarray]:
+    n_samples = plan.samples_at(durations_s, AUDIO_RATE_HZ)
+    track = Track(
         kind="audio",
         name=AUDIO,
         dtype="int16",
-        max_frames=plan.max_frames(plan.samples_at(durations_s, AUDIO_RATE_HZ), lambda n: n),
+        max_frames=max(1, int(n_samples.max())),
         identity={"sample_rate": AUDIO_RATE_HZ, "resampler": AUDIO_RESAMPLER},
         attributes=_known(_dataset_facts(index) | {"citation": index.citation}),
     )
+    return track, n_samples
 
 
 def _dataset_facts(index: ClipIndex) -> dict[str, Any]:
@@ -227,30 +231,28 @@ def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
-def _fitted(track: Track, dataset_dir: Path) -> Track:
-    """The track with the frame capacity of its store, which may be more than the clips need."""
-    path = dataset_dir / track.store_name
-    if path not in stores.stores(dataset_dir):
-        return track
-    capacity = Store.open(path).sizes["max_frames"]
-    if track.max_frames > capacity:
-        raise CacheError(
-            f"{path} holds at most {capacity} frames a clip and the longest clip now has "
-            f"{track.max_frames}; use another cache folder, or remove the store to start it anew"
-        )
-    return replace(track, max_frames=capacity)
+def _fitted(track: Track, frames: np.ndarray, dataset_dir: Path, clips_per_shard: int) -> Track:
+    """The track in the layout, and with the frame capacity, of the store that it has already.
 
-
-def _writer(dataset_dir: Path, track: Track, n_clips: int, clips_per_shard: int) -> StoreWriter:
-    sizes = {
-        "n_clips": n_clips,
-        "clips_per_shard": clips_per_shard,
-        "max_frames": track.max_frames,
-        "dim": track.dim,
-    }
-    path = dataset_dir / track.store_name
-    kind = schema.load().kind(track.kind).of(track.identity)
-    return StoreWriter(path, kind, track.dtype, track.identity_digest, sizes)
+    The capacity may be more than the clips need. A new store gets the layout that suits them.
+    """
+    concat = plan.as_concat(track, frames, clips_per_shard)
+    there = stores.stores(dataset_dir)
+    known = [each for each in (track, concat) if dataset_dir / each.store_name in there]
+    if not known:
+        return concat if plan.padding(track, frames) > schema.load().most_padding else track
+    path = dataset_dir / known[0].store_name
+    sizes = Store.open(path).sizes
+    for size, what in (("max_frames", "a clip"), ("shard_frames", "a shard")):
+        wanted = known[0].sizes(len(frames), clips_per_shard).get(size, 0)
+        if wanted > sizes.get(size, 0):
+            raise CacheError(
+                f"{path} holds at most {sizes[size]} frames {what} and the clips now need "
+                f"{wanted}; use another cache folder, or remove the store to start it anew"
+            )
+    return replace(
+        known[0], max_frames=sizes["max_frames"], shard_frames=sizes.get("shard_frames", 0)
+    )
 
 
 def _track_job(track: Track, teacher: "Teacher | None", writer: StoreWriter) -> TrackJob:

@@ -31,6 +31,8 @@ def track(kind: str = "embedding", **changes: Any) -> cache.Track:
         (identity if key in identity else fields)[key] = value
     if kind == "embedding":
         identity["dim"] = fields["dim"]
+    if fields.get("layout") == "concat":
+        fields.setdefault("shard_frames", 16 * fields["max_frames"])
     return cache.Track(**fields, identity=identity)
 
 

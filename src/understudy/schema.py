@@ -17,6 +17,7 @@ from understudy.config import from_mapping
 from understudy.errors import CacheError, ConfigError, unknown
 
 Sizes = Mapping[str, int]
+DENSE, CONCAT = "dense", "concat"
 
 
 def _is_strings(value: Any) -> bool:
@@ -132,12 +133,17 @@ class Kind:
     dtypes: tuple[str, ...]
     check_parts: bool
     arrays: dict[str, Array]
+    concat: dict[str, Array]
 
     def of(self, attributes: Mapping[str, Any]) -> "Kind":
         """This kind with the arrays of stores that have these attributes."""
+        arrays = self.arrays
+        if attributes.get("layout") == CONCAT:
+            own = {name: array for name, array in self.concat.items() if name not in arrays}
+            arrays = own | {name: self.concat.get(name, array) for name, array in arrays.items()}
         there = {
             name: array
-            for name, array in self.arrays.items()
+            for name, array in arrays.items()
             if array.grid in ("", attributes.get("grid"))
         }
         return replace(self, arrays=there)
@@ -161,6 +167,8 @@ class Schema:
     sizes: dict[str, str]
     max_shard_bytes: int
     min_shards: int
+    most_padding: float
+    chunk_bytes: int
     kinds: dict[str, Kind]
     statuses: dict[int, Status]
     attributes: dict[str, Attribute]
@@ -233,6 +241,10 @@ class Schema:
         fitting = self.max_shard_bytes // max(clip_bytes, 1)
         return max(1, min(fitting, math.ceil(n_clips / self.min_shards)))
 
+    def chunk_frames(self, frame_bytes: int) -> int:
+        """Frames of one inner chunk in the layout concat."""
+        return max(1, self.chunk_bytes // frame_bytes)
+
 
 def check_values(
     values: Mapping[str, Any], known: Mapping[str, Attribute], where: str, noun: str = "attribute"
@@ -252,7 +264,15 @@ def _stands_in(attribute: Attribute, kind: str) -> bool:
 
 
 def _resolve(shape: Iterable[Any], sizes: Sizes) -> tuple[int, ...]:
-    return tuple(sizes[part] if isinstance(part, str) else part for part in shape)
+    return tuple(
+        n_slots(sizes) if part == "n_slots" else sizes[part] if isinstance(part, str) else part
+        for part in shape
+    )
+
+
+def n_slots(sizes: Sizes) -> int:
+    """Frames that all shards of a concat store have room for."""
+    return -(-sizes["n_clips"] // sizes["clips_per_shard"]) * sizes["shard_frames"]
 
 
 @cache
@@ -274,6 +294,8 @@ def parse(text: str) -> Schema:
             sizes=raw["sizes"],
             max_shard_bytes=raw["shard_rule"]["max_shard_bytes"],
             min_shards=raw["shard_rule"]["shards"],
+            most_padding=raw["concat_rule"]["most_padding"],
+            chunk_bytes=raw["concat_rule"]["chunk_bytes"],
             kinds={name: _kind(name, value) for name, value in raw["kinds"].items()},
             statuses={
                 code: from_mapping(Status, {"code": code, **value}, f"status {code}")
@@ -297,7 +319,14 @@ def _kind(name: str, raw: Mapping[str, Any]) -> Kind:
         key: from_mapping(Array, {"name": key, **value}, f"array {key}")
         for key, value in raw["arrays"].items()
     }
-    return from_mapping(Kind, {**raw, "name": name, "arrays": arrays}, f"kind {name}")
+    concat = {
+        key: from_mapping(
+            Array, {"name": key, **raw["arrays"].get(key, {}), **value}, f"array {key}"
+        )
+        for key, value in raw["concat"].items()
+    }
+    fields = {**raw, "name": name, "arrays": arrays, "concat": concat}
+    return from_mapping(Kind, fields, f"kind {name}")
 
 
 def _attributes(raw: Mapping[str, Any]) -> dict[str, Attribute]:
@@ -312,7 +341,7 @@ def _attributes(raw: Mapping[str, Any]) -> dict[str, Attribute]:
 
 def _check_sizes(schema: Schema) -> None:
     for kind in schema.kinds.values():
-        for array in kind.arrays.values():
+        for array in [*kind.arrays.values(), *kind.concat.values()]:
             for part in (*array.shape, *array.chunk, *array.inner):
                 if isinstance(part, str) and part not in schema.sizes:
                     where = f"array {array.name} of kind {kind.name}"

@@ -41,8 +41,8 @@ def test_unreadable_header_has_no_length():
 
 
 def test_capacity_is_the_longest_clip_and_at_least_one_frame():
-    assert plan.max_frames(np.array([0, 3, 9]), lambda n: n // 2) == 4
-    assert plan.max_frames(np.array([0, 0]), lambda n: 1 // n) == 1
+    assert plan.clip_frames(np.array([9, 0, 3, 9]), lambda n: n // 2).tolist() == [4, 0, 1, 4]
+    assert plan.clip_frames(np.array([0, 0]), lambda n: 1 // n).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

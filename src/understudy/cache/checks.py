@@ -1,7 +1,7 @@
 """Finds damage in a store: reads every byte and compares it with its checksum and its record."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def pending(store: Store) -> list[int]:
 
 
 def _lengths(store: Store) -> Iterator[Problem]:
-    lengths = {name: metadata["shape"][0] for name, metadata in store.arrays.items()}
+    lengths = store.lengths
     if len(set(lengths.values())) > 1:
         detail = f"arrays differ in clips ({lengths}); run the extraction again"
         yield Problem("metadata", store.path, detail)
@@ -108,18 +108,33 @@ def _shard(store: Store, shard: int) -> list[Problem]:
     if len(record["clip_crc32c"]) != n_rows or (n_rows != len(names) and not extended):
         detail = f"names {n_rows} clips, the shard has {len(names)}"
         return [*problems, Problem("record", path, detail, names)]
+    held: dict[str, layout.Buffer] = {}
     for name in store.kind.arrays:
         file = store.chunk_path(name, shard)
         try:
-            held = np.memmap(file, np.uint8, "r").data if file.stat().st_size else b""
+            held[name] = np.memmap(file, np.uint8, "r").data if file.stat().st_size else b""
         except OSError as error:
             problems.append(Problem("missing", file, error.strerror or str(error), names))
-            continue
-        problems += file_problems(store, name, shard, held, record, names)
+    return problems + shard_problems(store, shard, held, record)
+
+
+def shard_problems(
+    store: Store, shard: int, held: Mapping[str, layout.Buffer], record: dict[str, Any]
+) -> list[Problem]:
+    """Compares the files of a shard, whose bytes are `held` by array, with checksums and record."""
+    names = tuple(store.clip_names(list(store.rows(shard))))
+    problems = [
+        problem
+        for name, content in held.items()
+        for problem in _file(store, name, shard, content, record, names)
+    ]
+    spans = {"offset", "n_frames", store.kind.data}
+    if store.concat and not problems and spans <= held.keys():
+        problems += _spans(store, shard, held, record, names)
     return problems
 
 
-def file_problems(
+def _file(
     store: Store,
     name: str,
     shard: int,
@@ -127,11 +142,6 @@ def file_problems(
     record: dict[str, Any],
     names: tuple[str, ...],
 ) -> list[Problem]:
-    """Compares one file of a shard, whose bytes are `held`, with its checksums and its record.
-
-    Args:
-        names: Of the shard's clips, for messages.
-    """
     file = store.chunk_path(name, shard)
     wanted = record["files"].get(name, {})
     if len(held) != wanted.get("bytes"):
@@ -156,6 +166,12 @@ def _clips(
     names: tuple[str, ...],
 ) -> list[Problem]:
     """Checks each clip of a shard against its own checksum, and that against the record."""
+    if store.concat:
+        slots = store.sizes["shard_frames"] // store.sizes["chunk_frames"]
+        for offset, length in zip(*layout.decode_footer(data, slots, file), strict=True):
+            if offset >= 0:
+                layout.without_crc(data[offset : offset + length], file)
+        return []
     offset, length = layout.decode_footer(data, store.sizes["clips_per_shard"], file)
     damaged, swapped = [], []
     for row, wanted in enumerate(record["clip_crc32c"]):
@@ -174,6 +190,45 @@ def _clips(
         detail = "sound, but not the clips that were committed"
         problems.append(Problem("swapped", file, detail, tuple(swapped)))
     return problems
+
+
+def _spans(
+    store: Store,
+    shard: int,
+    held: Mapping[str, layout.Buffer],
+    record: dict[str, Any],
+    names: tuple[str, ...],
+) -> list[Problem]:
+    """Checks the clips of a concat shard, whose files are sound, against the record."""
+    sizes, data = store.sizes, memoryview(held[store.kind.data])
+    file = store.chunk_path(store.kind.data, shard)
+    slots = sizes["shard_frames"] // sizes["chunk_frames"]
+    offset, length = layout.decode_footer(data, slots, file)
+    there = [
+        data[at : at + n - layout.CRC_BYTES]
+        for at, n in zip(offset, length, strict=True)
+        if at >= 0
+    ]
+    frames = np.frombuffer(b"".join(there), np.uint8)
+    frame_bytes = sizes["dim"] * store.dtype(store.kind.data).itemsize
+    first, n_frames = (
+        layout.decode_chunk(
+            memoryview(held[name]),
+            (sizes["clips_per_shard"],),
+            store.arrays[name]["data_type"],
+            store.chunk_path(name, shard),
+        ).astype(np.int64)
+        for name in ("offset", "n_frames")
+    )
+    first = (first - shard * sizes["shard_frames"]) * frame_bytes
+    swapped = []
+    for row, wanted in enumerate(record["clip_crc32c"]):
+        size = int(n_frames[row]) * frame_bytes
+        clip = frames[first[row] : first[row] + size] if first[row] >= 0 else frames[:0]
+        if len(clip) != size or f"{layout.crc32c(clip):08x}" != wanted:
+            swapped.append(names[row])
+    detail = "sound, but not the clips that were committed"
+    return [Problem("swapped", file, detail, tuple(swapped))] if swapped else []
 
 
 def _chunk(

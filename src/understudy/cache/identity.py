@@ -12,7 +12,6 @@ from understudy import schema
 from understudy.config import digest
 from understudy.errors import CacheError, unknown
 
-LAYOUT = "dense"
 DIGITS = 12
 
 
@@ -26,6 +25,9 @@ class Track:
         dtype: Storage dtype, one of the kind's.
         max_frames: Frames (embedding) or samples (audio) of the longest clip.
         dim: Channels of one vector; 1 for audio.
+        layout: "dense" or "concat", see cache_schema.yaml.
+        shard_frames: Layout concat: frames that the fullest shard holds; rounded up to whole inner
+            chunks.
         identity: Attributes that tell this track from others (`Teacher.identity()`).
         attributes: Further attributes of the store, see cache_schema.yaml.
 
@@ -38,6 +40,8 @@ class Track:
     dtype: str
     max_frames: int
     dim: int = 1
+    layout: str = schema.DENSE
+    shard_frames: int = 0
     identity: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +64,8 @@ class Track:
             raise CacheError(
                 f"track {self.name}: max_frames {self.max_frames}, dim {self.dim}; wanted 1 or more"
             )
+        if self.layout == schema.CONCAT and self.shard_frames < 1:
+            raise CacheError(f"track {self.name}: layout concat wants shard_frames of 1 or more")
         contract.check_attributes(self.store_attributes(complete=False), f"track {self.name}")
 
     @property
@@ -69,7 +75,7 @@ class Track:
         own = {
             "schema_version": contract.version,
             "kind": self.kind,
-            "layout": LAYOUT,
+            "layout": self.layout,
             "name": self.name,
             "dtype": self.dtype,
         }
@@ -80,6 +86,28 @@ class Track:
             else value
             for key, value in values.items()
         }
+
+    @property
+    def array_kind(self) -> schema.Kind:
+        """The arrays of such a store."""
+        return schema.load().kind(self.kind).of(self.full_identity)
+
+    def sizes(self, n_clips: int, clips_per_shard: int) -> dict[str, int]:
+        """The schema's sizes of the store."""
+        sizes = {
+            "n_clips": n_clips,
+            "clips_per_shard": clips_per_shard,
+            "max_frames": self.max_frames,
+            "dim": self.dim,
+        }
+        if self.layout == schema.CONCAT:
+            frame_bytes = self.dim * np.dtype(self.dtype).itemsize
+            chunk = schema.load().chunk_frames(frame_bytes)
+            sizes |= {
+                "shard_frames": -(-self.shard_frames // chunk) * chunk,
+                "chunk_frames": chunk,
+            }
+        return sizes
 
     @property
     def identity_digest(self) -> str:
@@ -97,6 +125,7 @@ class Track:
             **self.full_identity,
             "identity_sha256": self.identity_digest,
             "complete": complete,
+            **({"max_frames": self.max_frames} if self.layout == schema.CONCAT else {}),
             **self.attributes,
         }
 

@@ -5,7 +5,7 @@ uint64 (offset, length) per slot, (2^64 - 1, 2^64 - 1) for an absent one, and th
 Any other file holds one chunk and its crc32c. So every file ends with a checksum: its *tail*.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def crc32c(data: Any) -> int:
     return google_crc32c.value(np.frombuffer(data, np.uint8))  # type: ignore[arg-type]
 
 
-def row_crcs(rows: np.ndarray) -> np.ndarray:
+def row_crcs(rows: Iterable[np.ndarray]) -> np.ndarray:
     """uint32 (clip,) crc32c of each row's values."""
     return np.array([crc32c(row.reshape(-1).view(np.uint8)) for row in rows], dtype="<u4")
 
@@ -49,7 +49,7 @@ def shard_parts(rows: np.ndarray, crcs: np.ndarray, index: bytes) -> Iterator[Bu
         crcs: Of the rows, from `row_crcs`.
         index: From `shard_index`.
     """
-    values = rows.reshape(len(rows), -1).view(np.uint8)
+    values = rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).view(np.uint8)
     chunk_bytes = values.shape[1] + CRC_BYTES
     step = max(1, PIECE_BYTES // chunk_bytes)
     piece = np.empty((min(step, len(rows)), chunk_bytes), np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy import schema
 from understudy.cache import files, layout
-from understudy.cache.checks import Problem, file_problems
+from understudy.cache.checks import Problem, shard_problems
 from understudy.cache.locking import lock
 from understudy.cache.storage import Storage, open_storage
 from understudy.cache.store import INDEX, METADATA, Store
@@ -133,22 +133,23 @@ def _copy(folder: Storage, store: Store, shard: int) -> list[Problem]:
     if at.is_file() and at.read_bytes() == encoded and _whole(store, shard, record):
         return []
     names = tuple(store.clip_names(list(store.rows(shard))))
-    contents, problems = {}, []
+    held: dict[str, layout.Buffer] = {}
+    problems = []
     for name in store.kind.arrays:
         path = store.chunk_path(name, shard)
         source = prefix + path.relative_to(store.path).as_posix()
-        held = folder.read(source)
-        if held is None:
+        content = folder.read(source)
+        if content is None:
             problem = Problem("missing", Path(source), "it is in the commit record", names)
             problems.append(problem)
-            continue
-        problems += file_problems(store, name, shard, held, record, names)
-        contents[path] = [held]
+        else:
+            held[name] = content
+    problems += shard_problems(store, shard, held, record)
     if problems:
         return problems
     files.remove(at)
     files.remove(store.chunk_path("status", shard))
-    files.write_all(contents)
+    files.write_all({store.chunk_path(name, shard): [file] for name, file in held.items()})
     files.write_atomic(at, encoded)
     return []
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from understudy import schema
 from understudy.cache.shards import Shards
+from understudy.cache.spans import SpanShards
 from understudy.cache.store import Store
 from understudy.errors import CacheError
 
@@ -41,7 +42,8 @@ class CacheReader:
     def _reset(self) -> None:
         data = self.store.kind.data
         self._dtype = self.store.dtype(data)
-        self._row_shape = tuple(self.store.arrays[data]["shape"][1:])
+        shape = self.store.arrays[data]["shape"]
+        self._frame_shape = tuple(shape[1:] if self.store.concat else shape[2:])
         # Rows that are ok and whose shard is open; those among them that have been checked.
         self._located = np.zeros(self.n_clips, bool)
         self._checked = np.zeros(self.n_clips, bool)
@@ -122,7 +124,14 @@ class CacheReader:
 
     @cached_property
     def _shards(self) -> Shards:
+        if self.store.concat:
+            return SpanShards(self.store, self._offset, self._valid)
         return Shards(self.store)
+
+    @cached_property
+    def _offset(self) -> np.ndarray:
+        """uint64 (clip,) place of the first frame along the data array, in the layout concat."""
+        return self.store.read("offset")
 
     @cached_property
     def _levels(self) -> np.ndarray:
@@ -130,7 +139,17 @@ class CacheReader:
 
     def level_db(self, rows: Rows) -> np.ndarray:
         """float32 (batch, frame) level of each frame's window in dBFS; NaN where there is none."""
-        return self._levels[self._checked_rows(rows)].astype(np.float32)
+        return self._per_frame(self._levels, rows).astype(np.float32)
+
+    def _per_frame(self, values: np.ndarray, rows: Rows) -> np.ndarray:
+        """(batch, frame) of an array that has one value per frame, NaN beyond the last."""
+        index = self._checked_rows(rows)
+        if not self.store.concat:
+            return values[index]
+        time = np.arange(self.max_frames)
+        inside = time < self._valid[index, None]
+        at = np.where(inside, self._offset[index, None].astype(np.int64) + time, 0)
+        return np.where(inside, values[at], np.nan).astype(values.dtype)
 
     @cached_property
     def _centres(self) -> np.ndarray:
@@ -143,7 +162,7 @@ class CacheReader:
         """
         if "centre_s" not in self.store.kind.arrays:
             raise CacheError(f"{self.path}: its frames' instants follow from window_s and hop_s")
-        return self._centres[self._checked_rows(rows)]
+        return self._per_frame(self._centres, rows)
 
     def gather(
         self,
@@ -223,27 +242,38 @@ class CacheReader:
             return self._copy_foreign(rows, to, out, start)
         row_bytes = out.nbytes // len(out)
         target = out.reshape(-1).view(np.uint8).data
-        if start is None:
+        if start is None and not self.store.concat:
             return self._shards.copy_whole(rows, to * row_bytes, target)
         count = out.shape[1]
         frame_bytes = row_bytes // count
-        start = start[to]
-        left = np.minimum(np.maximum(self.max_frames - start, 0), count)
+        start = np.zeros(len(rows), np.int64) if start is None else start[to]
+        left = np.minimum(np.maximum(self._stored(rows) - start, 0), count)
         self._shards.copy(rows, to * row_bytes, start * frame_bytes, left * frame_bytes, target)
         self._pad(out, to, left)
+
+    def _stored(self, rows: np.ndarray) -> Any:
+        """Frames that the store holds of each row, padding included."""
+        return self._valid[rows] if self.store.concat else self.max_frames
 
     def _copy_foreign(
         self, rows: np.ndarray, to: np.ndarray, out: np.ndarray, start: np.ndarray | None
     ) -> None:
         count = out.shape[1]
         first = np.zeros(len(out), np.int64) if start is None else start
-        for row, into, begin in zip(rows.tolist(), to.tolist(), first[to].tolist(), strict=True):
+        left = np.minimum(np.maximum(self._stored(rows) - first[to], 0), count)
+        for row, into, begin, n in zip(
+            rows.tolist(), to.tolist(), first[to].tolist(), left.tolist(), strict=True
+        ):
             try:
-                part = self._foreign[row, begin : begin + count]
+                if self.store.concat:
+                    begin += int(self._offset[row])
+                    part = self._foreign[begin : begin + n]
+                else:
+                    part = self._foreign[row, begin : begin + n]
             except ValueError as error:  # what zarr raises for a failed checksum
                 raise CacheError(f"{self.path}: {self._clip(row)}: {error}") from None
             out[into, : len(part)] = part
-        self._pad(out, to, np.maximum(self.max_frames - first[to], 0))
+        self._pad(out, to, left)
 
     def _pad(self, out: np.ndarray, to: np.ndarray, left: np.ndarray) -> None:
         """Fills what lies beyond the store's last frame."""
@@ -281,7 +311,7 @@ class CacheReader:
         return np.broadcast_to(start.astype(np.int64), (batch,)), count
 
     def _checked_out(self, out: np.ndarray | None, batch: int, count: int) -> np.ndarray:
-        shape = (batch, count, *self._row_shape[1:])
+        shape = (batch, count, *self._frame_shape)
         if out is None:
             return np.empty(shape, self._dtype)
         if out.shape != shape or out.dtype != self._dtype:

@@ -10,9 +10,9 @@ from understudy.cache import layout
 from understudy.cache.store import Store
 from understudy.errors import CacheError
 
-_OFFSET_BITS = 44
-_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
-_UNKNOWN, _ABSENT = -2, -1
+OFFSET_BITS = 44
+_OFFSET_MASK = (1 << OFFSET_BITS) - 1
+UNKNOWN, ABSENT = -2, -1
 
 
 class Shards:
@@ -28,7 +28,7 @@ class Shards:
         self._maps: dict[int, mmap.mmap] = {}
         self._views: dict[int, memoryview] = {}
         # Per row: shard << 44 | offset, which also sorts by place on disk.
-        self._place = np.full(store.sizes["n_clips"], _UNKNOWN, np.int64)
+        self._place = np.full(store.sizes["n_clips"], UNKNOWN, np.int64)
         self._sound = np.zeros(store.sizes["n_clips"], bool)
         shape = store.arrays[self._name]["shape"]
         self.clip_bytes = int(np.prod(shape[1:])) * store.dtype(self._name).itemsize
@@ -40,7 +40,7 @@ class Shards:
             CacheError: A shard is missing or truncated, or its index is damaged.
         """
         place = self._place[rows]
-        if (unknown := place == _UNKNOWN).any():
+        if (unknown := place == UNKNOWN).any():
             for shard in np.unique(rows[unknown] // self._store.sizes["clips_per_shard"]).tolist():
                 self._open(shard)
             place = self._place[rows]
@@ -51,21 +51,20 @@ class Shards:
         fresh = rows[~self._sound[rows]]
         self.ask(fresh)
         for row in fresh[self._place[fresh].argsort()].tolist():
-            shard, at = divmod(int(self._place[row]), 1 << _OFFSET_BITS)
+            shard, at = divmod(int(self._place[row]), 1 << OFFSET_BITS)
             chunk = self._views[shard][at : at + self.clip_bytes + layout.CRC_BYTES]
             try:
                 layout.without_crc(chunk, self._store.path)
             except CacheError as error:
-                clip = self._store.clip_names([row])[0]
                 raise CacheError(
-                    f"{error} in shard {shard}, {clip}; run `understudy cache verify`"
+                    f"{error} in shard {shard}, {self._owner(row)}; run `understudy cache verify`"
                 ) from None
             self._sound[row] = True
 
     def ask(self, rows: np.ndarray) -> None:
         """Tells the system that these rows will be read, so that it reads them side by side."""
         for place in np.sort(self._place[rows]).tolist():
-            shard, at = divmod(place, 1 << _OFFSET_BITS)
+            shard, at = divmod(place, 1 << OFFSET_BITS)
             page = at - at % mmap.PAGESIZE
             self._maps[shard].madvise(mmap.MADV_WILLNEED, page, at - page + self.clip_bytes)
 
@@ -79,7 +78,7 @@ class Shards:
         order = place.argsort()
         views = self._views
         for shard, at, into, n in zip(
-            (place >> _OFFSET_BITS)[order].tolist(),
+            (place >> OFFSET_BITS)[order].tolist(),
             ((place & _OFFSET_MASK) + begin)[order].tolist(),
             to[order].tolist(),
             size[order].tolist(),
@@ -96,7 +95,7 @@ class Shards:
         place = place[order]
         views, n = self._views, self.clip_bytes
         for shard, at, into in zip(
-            (place >> _OFFSET_BITS).tolist(),
+            (place >> OFFSET_BITS).tolist(),
             (place & _OFFSET_MASK).tolist(),
             to[order].tolist(),
             strict=True,
@@ -109,7 +108,18 @@ class Shards:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return len(self._place) * self.clip_bytes > memory // 2
 
+    def _owner(self, row: int) -> str:
+        """Whose data this is, for messages."""
+        return self._store.clip_names([row])[0]
+
     def _open(self, shard: int) -> None:
+        rows = self._store.rows(shard)
+        offset = self._map(shard, self._store.sizes["clips_per_shard"])[: len(rows)]
+        place = np.where(offset < 0, ABSENT, shard << OFFSET_BITS | offset)
+        self._place[rows.start : rows.stop] = place
+
+    def _map(self, shard: int, slots: int) -> np.ndarray:
+        """Maps a shard of so many inner chunks; int64 (slot,) their offsets, -1 where absent."""
         path = self._store.chunk_path(self._name, shard)
         rows = self._store.rows(shard)
         try:
@@ -122,10 +132,8 @@ class Shards:
                 f"cannot read {path}: {error.strerror or error}; "
                 f"it holds rows {rows.start} to {rows.stop - 1}; run `understudy cache verify`"
             ) from None
-        offset, length = layout.decode_footer(view, self._store.sizes["clips_per_shard"], path)
+        offset, length = layout.decode_footer(view, slots, path)
         if np.any(length[offset >= 0] != self.clip_bytes + layout.CRC_BYTES):
             raise CacheError(f"{path}: its index names chunks of a wrong size")
         self._maps[shard], self._views[shard] = view, memoryview(view)
-        offset = offset[: len(rows)]
-        place = np.where(offset < 0, _ABSENT, shard << _OFFSET_BITS | offset)
-        self._place[rows.start : rows.stop] = place
+        return offset

@@ -53,7 +53,7 @@ class Store:
         kind = schema.load().check_attributes(attributes, str(path))
         arrays = {name: read_json(path / name / METADATA) for name in kind.arrays}
         try:
-            sizes = _sizes(kind, arrays)
+            sizes = _sizes(kind, arrays, attributes)
             for name, array in kind.arrays.items():
                 _check_array(array, arrays[name], sizes, attributes["dtype"], path)
         except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -61,6 +61,23 @@ class Store:
                 raise
             raise CacheError(f"{path}: malformed array metadata ({error!r})") from None
         return cls(path, kind, attributes, arrays, sizes)
+
+    @property
+    def concat(self) -> bool:
+        """Whether the clips of a shard lie one after the other."""
+        return self.attributes["layout"] == schema.CONCAT
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Clips that each array has room for: equal, unless the store is being extended."""
+        clips, size = self.sizes["n_clips"], self.sizes["clips_per_shard"]
+        lengths = {}
+        for name, array in self.kind.arrays.items():
+            lengths[name] = self.arrays[name]["shape"][0]
+            if array.shape[0] == "n_slots":
+                shards = lengths[name] // self.sizes["shard_frames"]
+                lengths[name] = clips if shards == -(-clips // size) else shards * size
+        return lengths
 
     @property
     def n_shards(self) -> int:
@@ -110,14 +127,17 @@ class Store:
         """
         array = self.kind.arrays[name]
         if name not in self.plain or array.inner:
-            return self.open_zarr(name)[: self.sizes["n_clips"]]
-        shape = (self.sizes["n_clips"], *self.arrays[name]["shape"][1:])
+            values = self.open_zarr(name)[:]
+            return values[: self.sizes["n_clips"]] if array.shape[0] == "n_clips" else values
+        step = array.chunk_shape(self.sizes)[0]
+        shape = (self.n_shards * step, *self.arrays[name]["shape"][1:])
+        if array.shape[0] == "n_clips":
+            shape = (self.sizes["n_clips"], *shape[1:])
         values = np.full(shape, array.fill_value, self.dtype(name))
         for shard in range(self.n_shards):
-            rows = self.rows(shard)
             chunk = self.read_chunk(name, shard)
             if chunk is not None:
-                values[rows.start : rows.stop] = chunk
+                values[shard * step : shard * step + len(chunk)] = chunk
         return values
 
     def read_chunk(self, name: str, shard: int) -> np.ndarray | None:
@@ -131,7 +151,8 @@ class Store:
         except OSError as error:
             raise CacheError(f"cannot read {path}: {error.strerror or error}") from None
         chunk = layout.decode_chunk(file, shape, self.arrays[name]["data_type"], path)
-        return chunk[: len(self.rows(shard))]
+        in_rows = self.kind.arrays[name].shape[0] == "n_clips"
+        return chunk[: len(self.rows(shard))] if in_rows else chunk
 
     def open_zarr(self, name: str) -> Any:
         """The array through zarr-python, read-only: for layouts this package does not know."""
@@ -170,15 +191,27 @@ def _chunk_shape(metadata: dict[str, Any]) -> tuple[int, ...]:
     return tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
 
 
-def _sizes(kind: Kind, arrays: dict[str, dict[str, Any]]) -> dict[str, int]:
-    array, metadata = kind.arrays[kind.data], arrays[kind.data]
+def _sizes(
+    kind: Kind, arrays: dict[str, dict[str, Any]], attributes: dict[str, Any]
+) -> dict[str, int]:
     sizes = {"dim": 1}
-    for names, numbers in (
-        (array.shape, metadata["shape"]),
-        (array.chunk, _chunk_shape(metadata)),
-    ):
-        sizes |= dict(zip(names, numbers, strict=True))
-    sizes["n_clips"] = min(metadata["shape"][0] for metadata in arrays.values())
+    for name in ("n_frames", kind.data):
+        array, metadata = kind.arrays[name], arrays[name]
+        for names, numbers in (
+            (array.shape, metadata["shape"]),
+            (array.chunk, _chunk_shape(metadata)),
+        ):
+            sizes |= dict(zip(names, numbers, strict=True))
+    if attributes["layout"] == schema.CONCAT:
+        codec = arrays[kind.data]["codecs"][0]
+        inner = codec.get("configuration", {}).get("chunk_shape", [0])
+        sizes |= {"chunk_frames": inner[0], "max_frames": attributes["max_frames"]}
+        del sizes["n_slots"]
+    sizes["n_clips"] = min(
+        arrays[name]["shape"][0]
+        for name, array in kind.arrays.items()
+        if array.shape[0] == "n_clips"
+    )
     return sizes
 
 

@@ -76,7 +76,7 @@ def remove(items: Iterable[Leftover]) -> None:
 
 def _beyond(store: Store) -> list[Leftover]:
     """Shards beyond the end of a store that is neither growing nor shrinking."""
-    if len({metadata["shape"][0] for metadata in store.arrays.values()}) > 1:
+    if len(set(store.lengths.values())) > 1:
         return []
     return [
         Leftover(problem.file, problem.file.stat().st_size, problem.detail)

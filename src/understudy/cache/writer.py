@@ -75,15 +75,8 @@ class StoreWriter:
             raise CacheError(
                 f"{track.name}: {n_clips} clips in shards of {clips_per_shard}; wanted 1 or more"
             )
-        sizes = {
-            "n_clips": n_clips,
-            "clips_per_shard": clips_per_shard,
-            "max_frames": track.max_frames,
-            "dim": track.dim,
-        }
-        path = Path(dataset_dir) / track.store_name
-        kind = schema.load().kind(track.kind).of(track.identity)
-        writer = cls(path, kind, track.dtype, track.identity_digest, sizes)
+        writer = cls.plan(dataset_dir, track, n_clips, clips_per_shard)
+        path = writer.path
         if (path / METADATA).is_file():
             writer._adopt(track)
         else:
@@ -91,6 +84,15 @@ class StoreWriter:
             writer._write_group(track.store_attributes(complete=False))
         files.remove(*files.partials(path))
         return writer
+
+    @classmethod
+    def plan(
+        cls, dataset_dir: Path | str, track: Track, n_clips: int, clips_per_shard: int
+    ) -> "StoreWriter":
+        """The writer that `open_or_create` returns, touching nothing."""
+        path = Path(dataset_dir) / track.store_name
+        sizes = track.sizes(n_clips, clips_per_shard)
+        return cls(path, track.array_kind, track.dtype, track.identity_digest, sizes)
 
     @property
     def n_shards(self) -> int:
@@ -118,11 +120,18 @@ class StoreWriter:
         store, slots = self._store, self.sizes["clips_per_shard"]
         encoded: dict[str, Iterable[layout.Buffer]] = {}
         committed: dict[str, dict[str, int]] = {}
-        crcs = layout.row_crcs(contents[self.kind.data])
+        if not self._concat:
+            crcs = clip_crcs = layout.row_crcs(contents[self.kind.data])
+        else:
+            slots = self.sizes["shard_frames"] // self.sizes["chunk_frames"]
+            spans = np.split(contents[self.kind.data], np.cumsum(contents["n_frames"])[:-1])
+            clip_crcs = layout.row_crcs(spans)
+            contents[self.kind.data] = chunks = self._chunks(contents[self.kind.data])
+            crcs = layout.row_crcs(chunks)
         for name, array in self.kind.arrays.items():
             rows = contents[name]
             if array.inner:
-                last = layout.shard_index(len(rows), rows[0].nbytes, slots)
+                last = layout.shard_index(len(rows), rows[:1].nbytes, slots)
                 encoded[name] = layout.shard_parts(rows, crcs, last)
                 size = rows.nbytes + crcs.nbytes + len(last)
             else:
@@ -136,7 +145,7 @@ class StoreWriter:
             "identity_sha256": self.identity_sha256,
             "clip_keys": _hex(payload.clip_key),
             "files": committed,
-            "clip_crc32c": [f"{crc:08x}" for crc in crcs.tolist()],
+            "clip_crc32c": [f"{crc:08x}" for crc in clip_crcs.tolist()],
         }
         schema.load().check_record(full, f"{self.path}: commit record {shard}")
         self._mark_incomplete()
@@ -237,7 +246,7 @@ class StoreWriter:
                 f"{self.path}: {', '.join(sorted(foreign))} was rewritten with other codecs or "
                 "chunks; it can be read but not extended"
             )
-        shapes = {metadata["shape"][0] for metadata in found.arrays.values()}
+        shapes = set(found.lengths.values())
         if max(shapes) < self.sizes["n_clips"] or len(shapes) > 1:
             self._mark_incomplete()
             self._write_arrays(max(*shapes, self.sizes["n_clips"]))
@@ -269,18 +278,45 @@ class StoreWriter:
         padded = np.arange(self.sizes["max_frames"]) >= n_frames[:, None]
         contents = {}
         for name, array in self.kind.arrays.items():
+            if name == "offset":
+                first = shard * self.sizes["shard_frames"]
+                contents[name] = (first + np.cumsum(n_frames) - n_frames).astype(np.uint64)
+                continue
             values = payload.data if array.inner else getattr(payload, name)
-            meta = array.metadata({**self.sizes, "n_clips": n_rows}, self.dtype, {})
+            dense = self._dense.arrays[name]
+            meta = dense.metadata({**self.sizes, "n_clips": n_rows}, self.dtype, {})
             assert values.shape == tuple(meta["shape"]), (name, values.shape, meta["shape"])
             assert values.dtype == meta["data_type"], (name, values.dtype, meta["data_type"])
-            if name == "n_frames":
+            if name != "n_frames" and values.ndim > 1 and self._concat:
+                values = values[~padded]
+            elif name == "n_frames":
                 values = n_frames.astype(values.dtype)
             elif values.ndim > 1 and padded.any():
                 values = values.copy()
                 values[padded] = array.fill_value
             contents[name] = np.ascontiguousarray(values)
         assert n_frames.max(initial=0) <= self.sizes["max_frames"], n_frames.max()
+        if self._concat:
+            assert n_frames.sum() <= self.sizes["shard_frames"], n_frames.sum()
         return contents
+
+    @property
+    def _concat(self) -> bool:
+        return "shard_frames" in self.sizes
+
+    @property
+    def _dense(self) -> Kind:
+        """The kind in the layout of payloads."""
+        return schema.load().kind(self.kind.name)
+
+    def _chunks(self, frames: np.ndarray) -> np.ndarray:
+        """(frame, ...) of a shard as (chunk, frame, ...), the last chunk filled up."""
+        size = self.sizes["chunk_frames"]
+        n_chunks = -(-len(frames) // size)
+        fill = self.kind.arrays[self.kind.data].fill_value
+        chunks = np.full((n_chunks * size, *frames.shape[1:]), fill, frames.dtype)
+        chunks[: len(frames)] = frames
+        return chunks.reshape(n_chunks, size, *frames.shape[1:])
 
 
 def _hex(keys: np.ndarray) -> list[str]:
