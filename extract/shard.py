@@ -1,7 +1,8 @@
 """One track of one shard while it fills up: clips to windows, windows to batches, batches to rows.
 
-Batches hold the windows of many clips but never cross a shard, and clips come in row order, so
-that the bytes of a shard depend on its clips and on the batch size alone.
+Batches hold windows of one length, of many clips, but never cross a shard, and clips come in row
+order, so that the bytes of a shard depend on its clips and on the batch size alone. On a GPU one
+batch is computed while the next one is gathered.
 """
 
 import time
@@ -11,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,9 +21,12 @@ from understudy import audio, schema
 from understudy.cache import ShardPayload
 from understudy.errors import AudioError, DataError
 from understudy.extract.plan import Clip, TrackJob, file_stamp
+from understudy.extract.spool import BLOCK_SAMPLES, LONG_S, Samples, Spool, resampled
 from understudy.teachers.base import Teacher
+from understudy.timing import WindowPlan
 
 LEVEL_FLOOR_DB = -120.0  # digital silence; minus infinity does not survive arithmetic
+WAITING_S = 1200.0  # most audio of windows that wait for their batch, to bound memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,28 +46,33 @@ class Loaded:
     sha256: str = ""
     failure: Failure | None = None
     duration_s: float = 0.0
-    samples: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
+    samples: dict[tuple[int, str], Samples] = field(default_factory=dict)
     read_s: float = 0.0
 
 
-def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str) -> Loaded:
+def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str, scratch: str) -> Loaded:
     """Decodes a clip once and resamples it once per (rate, resampler).
 
-    A file that cannot be decoded is a `failure`, not an exception.
+    A file that cannot be decoded is a `failure`, not an exception. Clips beyond `LONG_S` are kept
+    in nameless files in the folder `scratch`.
 
     Raises:
         DataError: The file is missing because the whole dataset's folder is.
+        CacheError: `scratch` cannot be written.
     """
     began = time.perf_counter()
     loaded = Loaded(clip=clip, file_stamp=file_stamp(clip.path))
     try:
-        decoded = audio.decode(clip.path, clip.start_s, clip.duration_s, digest=True)
-        loaded.sha256 = decoded.sha256 or ""
-        loaded.duration_s = len(decoded.samples) / decoded.rate_hz
-        for rate_hz, resampler in wanted:
-            loaded.samples[rate_hz, resampler] = audio.resample(
-                decoded.samples, decoded.rate_hz, rate_hz, resampler
-            )
+        if (clip.duration_s or 0.0) > LONG_S:
+            _load_long(loaded, wanted, scratch)
+        else:
+            decoded = audio.decode(clip.path, clip.start_s, clip.duration_s, digest=True)
+            loaded.sha256 = decoded.sha256 or ""
+            loaded.duration_s = len(decoded.samples) / decoded.rate_hz
+            for rate_hz, resampler in wanted:
+                loaded.samples[rate_hz, resampler] = audio.resample(
+                    decoded.samples, decoded.rate_hz, rate_hz, resampler
+                )
     except AudioError as error:
         if not Path(root).is_dir():
             raise DataError(f"{root}: the dataset's folder went away during extraction") from None
@@ -72,14 +82,54 @@ def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str) -> Loaded:
     return loaded
 
 
-def window_levels(samples: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
+def _load_long(loaded: Loaded, wanted: Iterable[tuple[int, str]], scratch: str) -> None:
+    clip = loaded.clip
+    decoded = Spool(scratch)
+    with audio.stream(clip.path, clip.start_s, clip.duration_s) as (from_hz, blocks):
+        for block in blocks:
+            decoded.append(block)
+    loaded.sha256 = audio.sha256(clip.path)
+    loaded.duration_s = len(decoded) / from_hz
+    for rate_hz, resampler in wanted:
+        loaded.samples[rate_hz, resampler] = resampled(
+            decoded, from_hz, rate_hz, resampler, scratch
+        )
+
+
+def window_levels(samples: Samples, start: np.ndarray, length: int) -> np.ndarray:
     """RMS of every window in dBFS, float16 (time,): over the samples it holds, not its padding."""
-    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    stop = np.minimum(start + length, len(samples))
-    start = np.maximum(start, 0)
-    mean = (energy[stop] - energy[start]) / np.maximum(stop - start, 1)
+    stop = np.clip(start + length, 0, len(samples))
+    start = np.clip(start, 0, len(samples))
+    energy, at_stop = np.split(energy_until(samples, np.concatenate([start, stop])), 2)
+    mean = (at_stop - energy) / np.maximum(stop - start, 1)
     floor = 10.0 ** (LEVEL_FLOOR_DB / 10)
     return (10.0 * np.log10(np.maximum(mean, floor))).astype(np.float16)
+
+
+def energy_until(samples: Samples, points: np.ndarray) -> np.ndarray:
+    """Sum of squares of samples[:point], float64, of every point from 0 to len(samples)."""
+    energy, total = np.zeros(len(points)), 0.0
+    for first in range(0, len(samples), BLOCK_SAMPLES):
+        block = samples[first : first + BLOCK_SAMPLES]
+        sums = total + np.cumsum(np.square(block, dtype=np.float64))
+        here = (points > first) & (points <= first + len(block))
+        energy[here] = sums[points[here] - first - 1]
+        total = float(sums[-1])
+    return energy
+
+
+def cut(samples: Samples, plan: WindowPlan, first: int, length: int) -> np.ndarray:
+    """Samples from `first` of the plan's count on: `length`, or fewer where the clip ends.
+
+    What the plan puts before the clip, or mirrors at its ends, is there.
+    """
+    first -= plan.mirrored + plan.silent
+    stop = first + length
+    part = samples[max(0, first) : max(0, min(stop, len(samples)))]
+    before, behind = max(0, -first), max(0, stop - len(samples))
+    if plan.mirrored and (before or behind):
+        return np.pad(part, (before, behind), "reflect")
+    return np.pad(part, (before, 0)) if before else part
 
 
 def strict_cuda() -> AbstractContextManager[None]:
@@ -89,21 +139,43 @@ def strict_cuda() -> AbstractContextManager[None]:
     )
 
 
-def forward(teacher: Teacher, windows: np.ndarray) -> tuple[np.ndarray, int]:
-    """Embeddings of windows, float32 (batch, channel), and how often memory ran out.
+_MOST_WINDOWS: WeakKeyDictionary[Teacher, int] = WeakKeyDictionary()
+"""Largest batch of each teacher that memory held, of those for which it ran out."""
 
-    Out of memory halves the batch, down to one window.
+
+def forward(teacher: Teacher, windows: np.ndarray) -> tuple[torch.Tensor, int]:
+    """Embeddings of windows, (batch, channel) on the teacher's device, perhaps still computed.
+
+    Where memory runs out, batches of this teacher are halved from then on, down to one window.
+
+    Returns:
+        The embeddings, and by how many passes more than one they were made.
     """
-    try:
-        with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
-            return teacher.forward(torch.from_numpy(windows)).cpu().numpy(), 0
-    except torch.OutOfMemoryError:
-        if len(windows) == 1:
-            raise
-    half = len(windows) // 2
-    first, out_first = forward(teacher, windows[:half])
-    second, out_second = forward(teacher, windows[half:])
-    return np.concatenate([first, second]), 1 + out_first + out_second
+    batch = torch.from_numpy(windows)
+    if teacher.device.type == "cuda":
+        batch = batch.pin_memory().to(teacher.device, non_blocking=True)
+    while True:
+        most = _MOST_WINDOWS.get(teacher, len(batch))
+        try:
+            with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
+                parts = [teacher.forward(part) for part in batch.split(most)]
+        except torch.OutOfMemoryError:
+            most = min(most, len(batch))
+            if most == 1:
+                raise
+            _MOST_WINDOWS[teacher] = most // 2
+        else:
+            return torch.cat(parts), len(parts) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One pass over a window, or over a part of one that is too long to pass whole."""
+
+    row: int
+    frame: int
+    pieces: int  # of its window
+    samples: np.ndarray
 
 
 class ShardTrack:
@@ -133,7 +205,10 @@ class ShardTrack:
         self.clipped: dict[int, int] = {}
         self.back_offs = 0
         self.infer_s = 0.0
-        self._waiting: dict[int, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
+        self._waiting: dict[int, list[Piece]] = defaultdict(list)
+        self._waiting_samples = 0
+        self._computing: tuple[list[Piece], torch.Tensor] | None = None
+        self._vectors: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
 
     def add(self, row: int, loaded: Loaded) -> None:
         """Takes the clip of shard row `row`; computes whenever a batch is full."""
@@ -143,9 +218,11 @@ class ShardTrack:
         samples = loaded.samples[self.job.rate_hz, self.job.resampler]
         if self.teacher is None:
             if self._fits(row, len(samples)):
-                self.data[row, : len(samples)], clipped = audio.to_int16(samples)
-                if clipped:
-                    self.clipped[row] = clipped
+                for first in range(0, len(samples), BLOCK_SAMPLES):
+                    block, clipped = audio.to_int16(samples[first : first + BLOCK_SAMPLES])
+                    self.data[row, first : first + len(block)] = block
+                    if clipped:
+                        self.clipped[row] = self.clipped.get(row, 0) + clipped
             return
         if self.teacher.own_times:
             return self._add_timeline(row, samples, self.teacher)
@@ -155,22 +232,25 @@ class ShardTrack:
         assert self.levels is not None
         if self.centres is not None:
             self.centres[row, : plan.n] = plan.centre_s
-        if plan.mirrored:
-            samples = np.pad(samples, plan.mirrored, "reflect")
-        self.levels[row, : plan.n] = window_levels(samples, plan.start - plan.silent, plan.length)
-        if plan.silent:
-            samples = np.pad(samples, (plan.silent, 0))
-        for frame, start in enumerate(plan.start):
-            waiting = self._waiting[plan.length]
-            waiting.append((row, frame, samples[start : start + plan.length]))
-            if len(waiting) == self.batch_windows:
-                self._infer(plan.length)
+        first = plan.start - plan.mirrored - plan.silent
+        self.levels[row, : plan.n] = window_levels(samples, first, plan.length)
+        starts, length = self.teacher.passes(plan.length)
+        for frame, start in enumerate(plan.start.tolist()):
+            for offset in starts.tolist():
+                part = cut(samples, plan, start + offset, length)
+                piece = Piece(row=row, frame=frame, pieces=len(starts), samples=part)
+                self._waiting[length].append(piece)
+                self._waiting_samples += length
+                if len(self._waiting[length]) == self.batch_windows:
+                    self._infer(length)
+        while self._waiting_samples > WAITING_S * self.job.rate_hz:
+            self._infer(next(iter(self._waiting)))
 
-    def _add_timeline(self, row: int, samples: np.ndarray, teacher: Teacher) -> None:
+    def _add_timeline(self, row: int, samples: Samples, teacher: Teacher) -> None:
         """Embeds a whole clip; a frame's level is that of the hop about it."""
         began = time.perf_counter()
         with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
-            timeline = teacher.embed(torch.from_numpy(samples))
+            timeline = teacher.embed(torch.from_numpy(samples[:]))
         embedding = timeline.embedding[0].cpu().numpy()
         if self._fits(row, len(embedding)):
             assert self.levels is not None
@@ -193,17 +273,32 @@ class ShardTrack:
         return True
 
     def _infer(self, length: int) -> None:
+        """Has the windows of one length computed; keeps what was computed before them."""
         began = time.perf_counter()
         waiting = self._waiting.pop(length)
+        self._waiting_samples -= length * len(waiting)
         windows = np.zeros((len(waiting), length), np.float32)
-        for position, (_, _, samples) in enumerate(waiting):
-            windows[position, : len(samples)] = samples
+        for position, piece in enumerate(waiting):
+            windows[position, : len(piece.samples)] = piece.samples
         assert self.teacher is not None
         embedding, back_offs = forward(self.teacher, windows)
         self.back_offs += back_offs
-        for (row, frame, _), vector in zip(waiting, embedding, strict=True):
-            self._keep(row, frame, vector)
+        before, self._computing = self._computing, (waiting, embedding)
+        self._collect(before)
         self.infer_s += time.perf_counter() - began
+
+    def _collect(self, computed: tuple[list[Piece], torch.Tensor] | None) -> None:
+        for piece, vector in (
+            zip(computed[0], computed[1].cpu().numpy(), strict=True) if computed else ()
+        ):
+            if piece.pieces == 1:
+                self._keep(piece.row, piece.frame, vector)
+                continue
+            vectors = self._vectors[piece.row, piece.frame]
+            vectors.append(vector)
+            if len(vectors) == piece.pieces:
+                self._keep(piece.row, piece.frame, np.mean(vectors, axis=0))
+                del self._vectors[piece.row, piece.frame]
 
     def _keep(self, row: int, frame: int, vector: np.ndarray) -> None:
         largest = float(np.abs(vector).max())
@@ -224,6 +319,10 @@ class ShardTrack:
         """Computes the windows still waiting and empties the rows of failed clips."""
         for length in list(self._waiting):
             self._infer(length)
+        began = time.perf_counter()
+        self._collect(self._computing)
+        self._computing = None
+        self.infer_s += time.perf_counter() - began
         for row in self.failures:
             self.data[row] = self.fill
             self.n_frames[row] = 0

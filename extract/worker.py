@@ -56,7 +56,9 @@ def process(
 
     with ThreadPoolExecutor(job.decode_threads) as pool, ThreadPoolExecutor(1) as disk:
         clips = (clip for shard in shards for clip in shard.clips)
-        stream = ahead(pool, partial(load, wanted=wanted, root=job.root), clips)
+        stream = ahead(
+            pool, partial(load, wanted=wanted, root=job.root, scratch=job.dataset_dir), clips
+        )
         writing: Future[float] | None = None
         try:
             for shard in shards:

@@ -93,6 +93,21 @@ def decode(
     Raises:
         AudioError: Missing, empty, not audio, truncated (ogg), broken, non-finite, or no samples.
     """
+    with stream(path, start_s, duration_s) as (rate_hz, blocks):
+        parts = list(blocks)
+    samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Decoded(samples=samples, rate_hz=rate_hz, sha256=sha256(path) if digest else None)
+
+
+@contextmanager
+def stream(
+    path: str | os.PathLike[str], start_s: float = 0.0, duration_s: float | None = None
+) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """What `decode` reads, as its rate and blocks of samples, each decoded when it is asked for.
+
+    Raises:
+        AudioError: As `decode` does, where it is met: the blocks may end with it.
+    """
     assert start_s >= 0, start_s
     assert duration_s is None or duration_s >= 0, duration_s
     with _opened(path) as file:
@@ -108,16 +123,24 @@ def decode(
             file.seek(start - run_in)
         for _ in _mono_blocks(file, run_in):
             pass
-        blocks = list(_mono_blocks(file, count))
-    if not blocks:
+        yield rate_hz, _finite_blocks(path, file, count)
+
+
+def _finite_blocks(
+    path: str | os.PathLike[str], file: soundfile.SoundFile, count: int | None
+) -> Iterator[np.ndarray]:
+    empty = True
+    for block in _mono_blocks(file, count):
+        if not np.isfinite(block).all():
+            raise AudioError(path, NON_FINITE)
+        empty = False
+        yield block
+    if empty:
         raise AudioError(path, NO_SAMPLES)
-    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if not np.isfinite(samples).all():
-        raise AudioError(path, NON_FINITE)
-    return Decoded(samples=samples, rate_hz=rate_hz, sha256=_sha256(path) if digest else None)
 
 
-def _sha256(path: str | os.PathLike[str]) -> str:
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -168,7 +191,8 @@ def _mono_blocks(file: soundfile.SoundFile, count: int | None) -> Iterator[np.nd
             return
         remaining -= len(block)
         with np.errstate(over="ignore", invalid="ignore"):  # non-finite is reported by decode
-            yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
+            samples = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        yield samples
 
 
 def _ends_ogg_stream(path: str | os.PathLike[str]) -> bool:

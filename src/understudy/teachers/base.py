@@ -167,12 +167,18 @@ class Teacher(ABC):
 
     def _average(self, windows: torch.Tensor) -> torch.Tensor:
         """Embeddings (batch, dim): of windows too long to pass whole, the mean over chunks."""
-        if windows.shape[-1] <= duration_samples(self.card.whole_s, self.card.sample_rate):
+        starts, length = self.passes(windows.shape[-1])
+        if len(starts) == 1:
             return self._pass(windows)
-        chunk = duration_samples(self.card.chunk_s, self.card.sample_rate)
-        starts = covering_starts(windows.shape[-1], chunk).tolist()
-        passes = [self._pass(windows[:, start : start + chunk]) for start in starts]
+        passes = [self._pass(windows[:, start : start + length]) for start in starts.tolist()]
         return torch.stack(passes).mean(0)
+
+    def passes(self, n_samples: int) -> tuple[np.ndarray, int]:
+        """Starts, int64, and length of the passes whose mean embeds a window of `n_samples`."""
+        if n_samples <= duration_samples(self.card.whole_s, self.card.sample_rate):
+            return np.zeros(1, np.int64), n_samples
+        length = duration_samples(self.card.chunk_s, self.card.sample_rate)
+        return covering_starts(n_samples, length), length
 
     def embed(
         self, audio: torch.Tensor, window_s: Window | None = None, hop_s: float | None = None
