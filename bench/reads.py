@@ -1,9 +1,12 @@
 """Random batches of clips: CacheReader.gather against what one would otherwise use.
 
 All readers fill the same preallocated buffer where they can (zarr-python and np.load cannot), take
-turns, and count by their fastest round. The page cache is warm. Run: python bench/reads.py
+turns, and count by their fastest round: with a warm page cache, then with every file dropped from
+it before each batch (a host below may still hold them). Run: python -m bench.reads
 """
 
+import gc
+import os
 import shutil
 import tempfile
 import time
@@ -40,7 +43,7 @@ def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: i
     )
     writer = cache.StoreWriter.open_or_create(folder, track, n_clips, clips_per_shard)
     rng = np.random.default_rng(0)
-    seconds = {"write_shard": 0.0, "tofile": 0.0}
+    seconds = {"write_shard": 0.0, "once": 0.0, "each": 0.0}
     (folder / "clips").mkdir()
     with (folder / "plain.bin").open("wb") as plain:
         for shard in range(writer.n_shards):
@@ -57,19 +60,91 @@ def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: i
             start = time.perf_counter()
             writer.write_shard(shard, payload, {})
             middle = time.perf_counter()
-            data.tofile(plain)
-            seconds["tofile"] += time.perf_counter() - middle
             seconds["write_shard"] += middle - start
+            # A shard is one file per array and its record.
+            for name, small_files in (("once", 0), ("each", len(writer.kind.arrays))):
+                start = time.perf_counter()
+                raw_write(folder / f"raw{shard}.bin", data, small_files)
+                seconds[name] += time.perf_counter() - start
+            data.tofile(plain)
             for row, clip in zip(rows, data, strict=True):
                 np.save(folder / "clips" / f"{row}.npy", clip)
     writer.finalise({})
-    ratio = seconds["tofile"] / seconds["write_shard"]
     megabytes = n_clips * n_frames * dim * 2 / 1e6
+    speed = seconds["write_shard"]
     click.echo(
-        f"writing {megabytes:.0f} MB: {megabytes / seconds['write_shard']:.0f} MB/s with fsync, "
-        f"{ratio:.2f} x tofile without"
+        f"writing {megabytes:.0f} MB: {megabytes / speed:.0f} MB/s; "
+        f"{seconds['each'] / speed:.2f} x as fast as raw files, as many, each fsynced in turn; "
+        f"{seconds['once'] / speed:.2f} x one raw file with one fsync"
     )
     return writer.path
+
+
+def raw_write(path: Path, data: np.ndarray, small_files: int) -> None:
+    """A file with the shard's data, and small ones, each flushed to the disk, and their folder."""
+    for number in range(small_files + 1):
+        with path.with_suffix(f".{number}").open("wb") as file:
+            data.tofile(file) if number == 0 else file.write(b"x")
+            os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    for number in range(small_files + 1):
+        path.with_suffix(f".{number}").unlink()
+
+
+def drop(folder: Path) -> None:
+    """Asks the system to forget the files below a folder."""
+    for path in [*folder.rglob("*.bin"), *folder.rglob("c/**/*"), *folder.glob("clips/*")]:
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
+
+
+def cold(folder: Path, store: Path, shape: tuple[int, ...], batch: int, rounds: int) -> None:
+    """Prints ms/batch on files dropped from the page cache, with and without opening them."""
+    rng = np.random.default_rng(2)
+    out = np.empty((batch, *shape[1:]), np.float16)
+    plain = folder / "plain.bin"
+
+    def take(opened: bool) -> Callable:
+        open_it = lambda: np.memmap(plain, np.float16, "r", shape=shape)  # noqa: E731
+        array = open_it() if opened else None
+        return lambda rows: np.take(
+            open_it() if array is None else array, rows, 0, out=out, mode="clip"
+        )
+
+    def gather(opened: bool) -> Callable:
+        reader = cache.CacheReader(store)
+        if opened:
+            reader.gather([], out=out[:0])
+            _ = reader.status, reader._shards.present(np.arange(shape[0]))
+        return lambda rows: reader.gather(rows, out=out)
+
+    def per_file(opened: bool) -> Callable:
+        def read(rows: np.ndarray) -> None:
+            for into, row in enumerate(rows.tolist()):
+                out[into] = np.load(folder / "clips" / f"{row}.npy")
+
+        return read
+
+    makers = {"np.take on a memmap": take, "gather": gather, "one .npy per clip": per_file}
+    for opened in (False, True):
+        best = dict.fromkeys(makers, np.inf)
+        for _ in range(rounds):
+            rows = rng.integers(0, shape[0], batch)
+            for name, maker in makers.items():
+                read = maker(opened)
+                gc.collect()
+                drop(folder)
+                start = time.perf_counter()
+                read(rows)
+                best[name] = min(best[name], time.perf_counter() - start)
+                del read  # the system keeps pages that somebody has mapped
+        base = best["one .npy per clip"]
+        listed = ", ".join(f"{k} {v * 1e3:.1f} ms ({base / v:.2f} x)" for k, v in best.items())
+        click.echo(f"cold, {'open before' if opened else 'first batch'} (x npy): {listed}")
 
 
 def readers(folder: Path, store: Path, shape: tuple[int, ...]) -> dict[str, Callable]:
@@ -142,6 +217,8 @@ def main(
         click.echo(f"{'reader':<32}{'ms/batch':>10}{'x memmap':>10}")
         for name, seconds in best.items():
             click.echo(f"{name:<32}{seconds * 1e3:>10.3f}{base / seconds:>10.3f}")
+        functions.clear()  # the system keeps pages that somebody has mapped
+        cold(folder, store, (clips, frames, dim), batch, rounds=5)
     finally:
         shutil.rmtree(folder)
 
