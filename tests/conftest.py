@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing: machines are shared.
+settings.register_profile("understudy", deadline=None)
+settings.load_profile("understudy")
 
 ROOT = Path(__file__).resolve().parents[1]
 

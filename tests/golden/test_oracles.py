@@ -18,7 +18,7 @@ from understudy.teachers.tagger import Tagger
 from understudy.timing import covering_starts
 
 RATE_HZ = 32000
-DURATIONS_S = (1, 10, 10.5, 35)
+DURATIONS_S = (1, *(pytest.param(s, marks=pytest.mark.soak) for s in (10, 10.5, 35)))
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

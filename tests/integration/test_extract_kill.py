@@ -16,7 +16,7 @@ from understudy import audio, cache, datasets
 from understudy.extract import extract
 from understudy.extract.cli import command
 
-N_CLIPS = 32
+N_CLIPS = 64
 DEADLINE_S = 60.0
 
 
@@ -26,9 +26,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("field")
     rng = np.random.default_rng(0)
     for i in range(N_CLIPS - 1):
-        n_samples = 16000 * 6 + 800 * i
-        audio.write(root / f"{i:02}.wav", rng.normal(0, 0.1, n_samples).astype(np.float32), 16000)
-    (root / "99.wav").write_bytes(b"no sound here")
+        n_samples = 16000 * 6 + 400 * i
+        audio.write(root / f"{i:03}.wav", rng.normal(0, 0.1, n_samples).astype(np.float32), 16000)
+    (root / "999.wav").write_bytes(b"no sound here")
     return root
 
 
