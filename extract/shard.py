@@ -20,7 +20,7 @@ import torch
 from understudy import audio, schema
 from understudy.cache import ShardPayload
 from understudy.errors import AudioError, DataError
-from understudy.extract.plan import Clip, TrackJob, file_stamp
+from understudy.extract.plan import Clip, TrackJob, file_stamp, samples_at
 from understudy.extract.spool import BLOCK_SAMPLES, LONG_S, Samples, Spool, resampled
 from understudy.teachers.base import Teacher
 from understudy.timing import WindowPlan
@@ -315,6 +315,21 @@ class ShardTrack:
         reason = f"the embedding reaches {largest:.3g}, beyond {self.data.dtype}"
         return Failure(status="overflow", reason=f"{reason}; extract with --dtype float32")
 
+    def _make_room(self) -> None:
+        """Refuses clips longer than their headers promised where a concat shard lacks the room."""
+        room = self.job.writer.sizes.get("shard_frames")
+        frames = {row: int(n) for row, n in enumerate(self.n_frames) if row not in self.failures}
+        if room is None or sum(frames.values()) <= room:
+            return
+        for row, n in frames.items():
+            duration_s = np.array(self.clips[row].duration_s or 0.0)
+            promised = int(samples_at(duration_s, self.job.rate_hz))
+            if self.teacher is not None:
+                promised = self.teacher.plan(promised).n if promised else 0
+            if n > promised:
+                reason = f"decodes to {n} frames, its header promised {promised}"
+                self.failures[row] = Failure(status="undecodable", reason=reason)
+
     def finish(self) -> None:
         """Computes the windows still waiting and empties the rows of failed clips."""
         for length in list(self._waiting):
@@ -323,6 +338,7 @@ class ShardTrack:
         self._collect(self._computing)
         self._computing = None
         self.infer_s += time.perf_counter() - began
+        self._make_room()
         for row in self.failures:
             self.data[row] = self.fill
             self.n_frames[row] = 0
