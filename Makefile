@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+# Tests compute on small arrays, which more threads slow down on a machine that others use too.
+ONE_THREAD := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 .PHONY: demo test soak check bench clean
 .DELETE_ON_ERROR:
@@ -17,10 +19,10 @@ demo: .venv/.installed  ## the whole mission on the built-in toy collections
 	$(BIN)/understudy demo --out $(DEMO)
 
 test: .venv/.installed  ## all tests but the long ones
-	$(BIN)/python -m pytest -m 'not soak'
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not soak'
 
 soak: .venv/.installed  ## the long tests alone
-	$(BIN)/python -m pytest -m soak
+	$(ONE_THREAD) $(BIN)/python -m pytest -m soak
 
 check: .venv/.installed  ## lint, format, types, import layers
 	$(BIN)/ruff check .
