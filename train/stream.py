@@ -8,9 +8,10 @@ processes costs more than reading them, and fresh buffers cost page faults.
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -35,9 +36,9 @@ class Frames:
     valid: Tensor
     """bool (batch, frame): belongs to the crop and is not silent."""
 
-    def to(self, device: torch.device) -> "Frames":
-        """A copy on `device` (on the CPU: the same tensors)."""
-        return Frames(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Frames":
+        """With every tensor changed."""
+        return Frames(**{name: change(tensor) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,22 +69,37 @@ class Batch:
     """How the audio is mixed; labels and frames are as they were read."""
 
     def to(self, device: torch.device) -> "Batch":
-        """A copy of the tensors on `device` (on the CPU: the same tensors)."""
-        return Batch(
-            rows=self.rows,
-            audio=self.audio.to(device),
-            labels=self.labels.to(device),
-            frames={key: frames.to(device) for key, frames in self.frames.items()},
-        )
+        """A copy of the tensors on `device` (on the CPU: the same tensors).
+
+        To a GPU they go by a CUDA stream of their own, past what is being computed. The copy is
+        complete when this returns, so that the buffer may be used again.
+        """
+        if device.type != "cuda":
+            return self._map(self.rows, lambda tensor: tensor.to(device))
+        copies, computation = _copies(device), torch.cuda.current_stream(device)
+
+        def copy(tensor: Tensor) -> Tensor:
+            moved = tensor.to(device, non_blocking=True)
+            moved.record_stream(computation)  # its memory is in use until that is done with it
+            return moved
+
+        with torch.cuda.stream(copies):
+            result = self._map(self.rows, copy)
+        copies.synchronize()
+        return result
 
     def first(self, rows: np.ndarray) -> "Batch":
         """The part of a buffer that takes `rows`, named so."""
-        n = len(rows)
-        frames = {
-            key: Frames(**{name: tensor[:n] for name, tensor in vars(value).items()})
-            for key, value in self.frames.items()
-        }
-        return Batch(rows=rows, audio=self.audio[:n], labels=self.labels[:n], frames=frames)
+        return self._map(rows, lambda tensor: tensor[: len(rows)])
+
+    def _map(self, rows: np.ndarray, change: Callable[[Tensor], Tensor]) -> "Batch":
+        frames = {key: value.map(change) for key, value in self.frames.items()}
+        return Batch(rows=rows, audio=change(self.audio), labels=change(self.labels), frames=frames)
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 Crops = tuple[np.ndarray, np.ndarray]
