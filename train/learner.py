@@ -48,7 +48,11 @@ class Learner:
         if self.compute.channels_last:
             setup.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         from_image = setup.student.from_image
-        self.from_image = torch.compile(from_image) if self.compute.compile else from_image
+        # Inductor would choose channels_last for CPUs; see `ComputeSettings.channels_last`.
+        options = {"layout_optimization": setup.feed.device.type != "cpu"}
+        self.from_image = (
+            torch.compile(from_image, options=options) if self.compute.compile else from_image
+        )
         self.spans = setup.student.step_spans(setup.feed.stream.crop_samples)
         self.metric = "mAP" if setup.feed.index.task == "multi-label" else "accuracy"
         self.sums: dict[str, Tensor] = {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from typing import Any
 
@@ -118,6 +119,17 @@ def test_settings_younger_than_a_run_do_not_make_it_another():
     changed = resolve({"augment": {"mixup": 0.2}, "optim": {"schedule": "cosine"}}).identity()
     assert changed["augment"]["mixup"] == 0.2
     assert changed["optim"]["schedule"] == "cosine"
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_students_learn_the_same_but_for_dropout(tmp_path, index, cache_dir):
+    student = {"dropout": 0.0}
+    run(index, cache_dir, tmp_path / "eager", student=student)
+    run(index, cache_dir, tmp_path / "compiled", student=student, compute={"compile": True})
+    for one, other in zip(steps(tmp_path / "eager"), steps(tmp_path / "compiled"), strict=True):
+        assert other["total"] == pytest.approx(one["total"], rel=1e-2)
 
 
 def test_channels_last_is_for_gpus(tmp_path, index, cache_dir):
