@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class Learner:
             setup.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         from_image = setup.student.from_image
         # Inductor would choose channels_last for CPUs; see `ComputeSettings.channels_last`.
-        options = {"layout_optimization": setup.feed.device.type != "cpu"}
+        options: dict[str, Any] = {"layout_optimization": setup.feed.device.type != "cpu"}
         self.from_image = (
             torch.compile(from_image, options=options) if self.compute.compile else from_image
         )
