@@ -310,17 +310,17 @@ def test_digest_tells_models_apart():
 def test_the_real_hear21passt(monkeypatch, capsys):
     """Its code, functions and model, with random weights in place of a download."""
     base = pytest.importorskip("hear21passt.base")
-    from hear21passt.models import passt
-    from hear21passt.models.preprocess import AugmentMelSTFT
-    from hear21passt.wrapper import PasstBasicWrapper
+    passt = pytest.importorskip("hear21passt.models.passt")
+    preprocess = pytest.importorskip("hear21passt.models.preprocess")
+    wrapper = pytest.importorskip("hear21passt.wrapper")
 
     def load_model(model_file_path: str = "") -> nn.Module:
         torch.manual_seed(0)
         arch = "passt_s_swa_p16_128_ap476"
         net = passt.get_model(arch=arch, pretrained=False)
         net.blocks = net.blocks[:1]
-        return PasstBasicWrapper(
-            mel=AugmentMelSTFT(n_mels=128, sr=32000, win_length=800, hopsize=320),
+        return wrapper.PasstBasicWrapper(
+            mel=preprocess.AugmentMelSTFT(n_mels=128, sr=32000, win_length=800, hopsize=320),
             net=net,
             mode="all",
             arch=arch,
