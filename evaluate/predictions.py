@@ -61,7 +61,8 @@ def place_of(run: Run, cache: Path | None, root: Path | None) -> Place:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores of the clips that could be used.
+    """Scores of the clips that could be used; kept beside the numbers made of them, without which
+    two runs cannot be compared clip by clip.
 
     Attributes:
         rows: int64 (clip,) index rows.
@@ -74,12 +75,13 @@ class Predictions:
     left_out: list[str]
 
     def save(self, path: Path, index: ClipIndex, label_names: tuple[str, ...]) -> None:
-        """Writes clip_id, score, label and both sets of names as npz, for paired tests."""
+        """Writes clip_id, group, score, label and both sets of names as npz."""
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
             allow_pickle=False,
             clip_id=np.array(index.clips["clip_id"].iloc[self.rows].tolist(), np.str_),
+            group=index.groups[self.rows],
             score=self.scores,
             score_names=np.array(label_names, np.str_),
             label=index.labels[self.rows],

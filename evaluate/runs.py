@@ -119,8 +119,11 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether training came to its end (true where nothing was trained step by step)."""
-        return self.student is None or bool(self.lines("end"))
+        """Whether training came to its end; what is not trained step by step writes best.json
+        last."""
+        return (
+            (self.path / "best.json").exists() if self.student is None else bool(self.lines("end"))
+        )
 
     def score(self) -> dict[str, Any]:
         """evaluation/score.json; UnderstudyError naming the command where it is absent."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from understudy import metrics
+from understudy import intervals, metrics
 from understudy.errors import DataError
 from understudy.evaluate.predictions import (
     Place,
@@ -35,7 +35,8 @@ def score(
         device: Where the student computes.
 
     Returns:
-        Path of the JSON file, the content of which is that of `metrics.evaluate` and provenance.
+        Path of the JSON file: `metrics.evaluate`, its `interval` by `intervals.evaluate`, and
+        provenance.
 
     Raises:
         UnderstudyError: Training has not ended, or a dataset that is not the one trained on.
@@ -62,8 +63,10 @@ def score_on(
     predictions = predict_rows(run, index, rows, place, device)
     name = "score" if split == "test" else f"score-{split}"
     predictions.save(run.path / "evaluation" / f"{name}.npz", index, run.label_names)
-    labels = index.labels[predictions.rows]
+    labels, groups = index.labels[predictions.rows], index.groups[predictions.rows]
+    scored = intervals.Scored(predictions.scores, labels, groups)
     content = metrics.evaluate(predictions.scores, labels, run.label_names) | {
+        "interval": intervals.evaluate(scored, run.label_names),
         "dataset": index.name,
         "split": split,
         "fold": run.fold,

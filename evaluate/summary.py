@@ -1,20 +1,16 @@
 """What a report says, as plain data: computed from the files of its runs, before any layout."""
 
-import math
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from understudy import __version__, config
 from understudy.errors import UnderstudyError
-from understudy.evaluate.caveats import caveat, teachers, warnings
+from understudy.evaluate.caveats import teachers, warnings
+from understudy.evaluate.comparison import Result, comparison
 from understudy.evaluate.curves import outcome
-from understudy.evaluate.plots import SERIES
 from understudy.evaluate.runs import Run, grouped
-
-Result = dict[str, Any]
-"""What `understudy.metrics.evaluate` returns, with provenance: the content of score.json."""
+from understudy.evaluate.uncertainty import own_test, transferred
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
@@ -34,7 +30,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     by_dataset = grouped(runs, lambda run: run.dataset)
     scores = [
         {"dataset": name, "split": group[0].score().get("split", "test")}
-        | comparison(group, variants, Run.score)
+        | comparison(group, variants, Run.score, own_test)
         for name, group in by_dataset.items()
     ]
     transfers = list(_transfers(by_dataset, variants))
@@ -47,51 +43,6 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "datasets": _datasets(runs),
         "runs": [_describe(run, variants) for run in runs],
         "warnings": warnings(runs, transfers),
-    }
-
-
-def comparison(
-    runs: Sequence[Run], variants: dict[str, str], result: Callable[[Run], Result]
-) -> dict[str, Any]:
-    """One table: runs of one test set, a row per system with mean, spread and difference.
-
-    Args:
-        runs: Scored on the same dataset.
-        variants: Run name to the settings that tell it from others of its system.
-        result: Score of a run, as written by `understudy.metrics.evaluate`.
-    """
-    rows = []
-    for key, group in grouped(runs, lambda run: _row_key(run, variants)).items():
-        values = [_number(result(run)["value"]) for run in group]
-        student, system, teacher, variant = key
-        rows.append(
-            {
-                "system": system,
-                "preset": group[0].preset,
-                "student": student,
-                "teacher": teacher,
-                "variant": variant,
-                "runs": [
-                    {"run": run.name, "fold": run.fold, "seed": run.seed, "value": value}
-                    for run, value in zip(group, values, strict=True)
-                ],
-                **_spread([value for value in values if value is not None]),
-                "difference": _difference(group, _baselines(runs, student), result),
-                "also": _means([result(run).get("also", {}) for run in group]),
-                "per_class": _means([result(run)["per_class"] for run in group]),
-            }
-        )
-    rows.sort(key=lambda row: (row["student"] or "", _order(row["preset"]), row["teacher"] or ""))
-    results = [result(run) for run in runs]
-    counts = sorted({len(row["runs"]) for row in rows})
-    return {
-        "metric": results[0]["metric"],
-        "per_class_metric": results[0]["per_class_metric"],
-        "rows": rows,
-        "chance": _means([one["chance"] for one in results]),
-        "left_out": sorted({label for one in results for label in one["left_out"]}),
-        "n_clips": sorted({one["n_clips"] for one in results}),
-        "caveat": caveat(counts),
     }
 
 
@@ -121,17 +72,15 @@ def _transfers(
                 "sources": first["sources"],
                 "n_positive": first["n_positive"],
                 "n_negative": first["n_negative"],
-                **comparison(able, variants, result),
+                **comparison(
+                    able, variants, result, lambda run, t=target, n=name: transferred(run, t, n)
+                ),
             }
 
 
 def _serves(run: Run, target: str, name: str) -> bool:
     targets = run.evaluations.get("transfer", {}).get("targets", {})
     return name in targets.get(target, {}).get("maps", {})
-
-
-def _row_key(run: Run, variants: dict[str, str]) -> tuple[str | None, str, str | None, str]:
-    return run.student, run.system, run.teacher, variants[run.digest]
 
 
 def _variants(runs: Sequence[Run]) -> dict[str, str]:
@@ -156,51 +105,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         for key, item in value.items()
         for path, leaf in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
     }
-
-
-def _baselines(runs: Sequence[Run], student: str | None) -> list[Run]:
-    """Baseline runs to compare with: the same student's; any, for a system without a student."""
-    found = [run for run in runs if run.preset == "baseline"]
-    students = {run.student for run in found}
-    if student is None and len(students) == 1:
-        return found
-    return [run for run in found if run.student == student]
-
-
-def _difference(
-    group: Sequence[Run], baselines: Sequence[Run], result: Callable[[Run], Result]
-) -> dict[str, Any] | None:
-    """Differences to the baseline of the same fold and seed (of the same fold: without a seed)."""
-    if not baselines or group[0].preset == "baseline":
-        return None
-    differences = []
-    for run in group:
-        partners = [
-            _number(result(other)["value"])
-            for other in baselines
-            if other.fold == run.fold and (run.seed is None or other.seed == run.seed)
-        ]
-        known = [value for value in partners if value is not None]
-        value = _number(result(run)["value"])
-        if known and value is not None:
-            differences.append(value - statistics.fmean(known))
-    return {"n_pairs": len(differences), "values": differences} | _spread(differences)
-
-
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    return {
-        "mean": statistics.fmean(values) if values else None,
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "min": min(values, default=None),
-        "max": max(values, default=None),
-    }
-
-
-def _means(mappings: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """Mean of each key over the mappings that have a number for it."""
-    keys = {key: None for mapping in mappings for key in mapping}
-    values = {k: [x for m in mappings if (x := _number(m.get(k))) is not None] for k in keys}
-    return {key: statistics.fmean(known) if known else None for key, known in values.items()}
 
 
 def _complexity(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -252,11 +156,3 @@ def _describe(run: Run, variants: dict[str, str]) -> dict[str, Any]:
         | {name: entry.get("provenance", {}) for name, entry in run.evaluations.items()},
         "settings": run.config.get("settings", {}),
     }
-
-
-def _order(system: str) -> tuple[int, str]:
-    return (SERIES.index(system) if system in SERIES else len(SERIES), system)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from understudy import config, metrics
+from understudy import config, intervals, metrics
 from understudy.errors import ConfigError, DataError, UnderstudyError, unknown
 from understudy.evaluate.predictions import (
     Place,
@@ -130,14 +130,17 @@ def choose(run: Run, index: ClipIndex, wanted: str | Path | None) -> list[LabelM
 
 
 def mapped(
-    scores: np.ndarray, labels: Sequence[str], label_map: LabelMap, aggregate: Aggregate
+    scores: np.ndarray,
+    labels: Sequence[str],
+    sources: Mapping[str, Sequence[str]],
+    aggregate: Aggregate,
 ) -> np.ndarray:
-    """Scores (clip, target label) from scores (clip, source label), in the map's order."""
+    """Scores (clip, target label) from scores (clip, source label), in the order of `sources`:
+    target label -> source labels."""
     place = {name: k for k, name in enumerate(labels)}
     reduce = {"max": np.max, "mean": np.mean}[aggregate]
     columns = [
-        reduce(scores[:, [place[name] for name in sources]], axis=1)
-        for sources in label_map.map.values()
+        reduce(scores[:, [place[name] for name in names]], axis=1) for names in sources.values()
     ]
     return np.stack(columns, axis=1)
 
@@ -194,10 +197,13 @@ def transfer_to(
     file = f"transfer-{index.name}.npz"
     predictions.save(run.path / "evaluation" / file, index, names)
     results = {}
+    all_labels, groups = index.labels[predictions.rows], index.groups[predictions.rows]
     for chosen in maps:
-        scores = mapped(predictions.scores, names, chosen, aggregate)
-        labels = _labels(index, predictions.rows, list(chosen.map))
+        scores = mapped(predictions.scores, names, chosen.map, aggregate)
+        labels = columns(all_labels, index.label_names, chosen.map)
+        scored = intervals.Scored(scores, labels, groups)
         results[chosen.name] = metrics.evaluate(scores, labels, list(chosen.map)) | {
+            "interval": intervals.evaluate(scored, list(chosen.map)),
             "map": chosen.name,
             "map_version": chosen.version,
             "aggregate": aggregate,
@@ -243,9 +249,9 @@ def _rows(index: ClipIndex, split: str | None) -> tuple[np.ndarray, str]:
     return test, chosen
 
 
-def _labels(index: ClipIndex, rows: np.ndarray, names: list[str]) -> np.ndarray:
-    """Labels (clip, label) in -1/0/1 of the named columns; classes become one against the rest."""
-    columns = [index.label_names.index(name) for name in names]
-    if index.task == "multi-label":
-        return index.labels[rows][:, columns]
-    return np.where(index.labels[rows, None] == np.array(columns), 1, -1)
+def columns(labels: np.ndarray, label_names: Sequence[str], wanted: Iterable[str]) -> np.ndarray:
+    """Labels (clip, label) in -1/0/1 of the wanted names; classes become one against the rest."""
+    places = [label_names.index(name) for name in wanted]
+    if labels.ndim == 2:
+        return labels[:, places]
+    return np.where(labels[:, None] == np.array(places), 1, -1)

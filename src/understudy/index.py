@@ -186,6 +186,12 @@ class ClipIndex:
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def groups(self) -> np.ndarray:
+        """str (clip,): the group of every clip; one without a group is a group of its own."""
+        pairs = zip(self.clips["group"], self.clips["clip_id"], strict=True)
+        return np.array([f"group {g}" if g else f"clip {c}" for g, c in pairs], np.str_)
+
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) over clip ids, durations, labels with their names, splits and folds."""

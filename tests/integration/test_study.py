@@ -50,7 +50,10 @@ def test_the_table_holds_mean_spread_and_paired_differences(finished):
         if system != "baseline":
             assert row["difference"] == pytest.approx(statistics.fmean(pairs))
             assert row["better"] == sum(pair > 0 for pair in pairs)
-    assert rows["baseline"]["difference"] is None
+        assert row["low"] <= row["mean"] <= row["high"]
+    assert rows["dc_linear"]["difference_low"] <= rows["dc_linear"]["difference"]
+    assert rows["dc_linear"]["p_value"] <= rows["dc_linear"]["p_holm"] <= 1
+    assert (rows["baseline"]["difference"], rows["baseline"]["p_value"]) == (None, None)
     assert len((out / "summary.csv").read_text().splitlines()) == 4
     assert (out / "report" / "index.html").exists()
     assert said[1].startswith("1 of 4 groups in ")
@@ -124,3 +127,21 @@ def test_what_is_missing_is_all_named_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match=r"(?s)absent: .*no store of 'passt'"):
         study(file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_scores_without_intervals_or_predictions_are_made_again_without_training(tmp_path):
+    file = studies.write(tmp_path, text=studies.FILE.replace("folds: [1, 2]", "folds: [1]"))
+    out = tmp_path / "out"
+    study(file, out)
+    content, models = read(out), {p: p.stat().st_mtime_ns for p in out.rglob("best.safetensors")}
+    older, without = (next(out.glob(f"runs/*{name}*/evaluation")) for name in ("_lr", "dc_linear"))
+    score = json.loads((older / "score.json").read_text())
+    del score["interval"]
+    (older / "score.json").write_text(json.dumps(score))
+    (without / "score.npz").unlink()
+    said = []
+    study(file, out, say=said.append)
+    assert "1 runs done, 2 trained but not scored, at most 0 steps left" in said[0]
+    assert read(out) == content
+    assert "interval" in json.loads((older / "score.json").read_text())
+    assert models == {path: path.stat().st_mtime_ns for path in models}

@@ -39,8 +39,10 @@ def make_run(
     epochs: int = 0,
     settings: dict[str, Any] | None = None,
     target: str | None = None,
+    kept: bool = True,
 ) -> Path:
-    """A run directory as training and evaluation leave it; scores get better with `skill`."""
+    """A run directory as training and evaluation leave it; scores get better with `skill`. Without
+    predictions unless `kept`, as earlier versions left it."""
     rng = np.random.default_rng([SYSTEMS.index(system), seed, fold or 0])
     path = folder / (name or "-".join(map(str, filter(None, [system, fold, seed]))))
     (path / "evaluation").mkdir(parents=True)
@@ -64,26 +66,41 @@ def make_run(
     record["digest"] = config.digest(record)
     write(path / "config.json", record)
 
-    def result(n_clips: int) -> dict[str, Any]:
+    def result(n_clips: int, file: str) -> dict[str, Any]:
+        """A score, and its predictions; all runs meet the same clips of a fold."""
+        clips = np.random.default_rng([n_clips, fold or 0])
         noise = rng.normal(size=(n_clips, len(labels)))
         if single:
-            label = rng.integers(0, len(labels), n_clips)
-            return metrics.evaluate(noise + skill * np.eye(len(labels))[label], label, labels)
-        label = rng.choice([-1, 0, 1], size=(n_clips, len(labels)), p=[0.5, 0.2, 0.3])
-        return metrics.evaluate(noise + skill * label, label, labels)
+            label = clips.integers(0, len(labels), n_clips)
+            score = noise + skill * np.eye(len(labels))[label]
+        else:
+            label = clips.choice([-1, 0, 1], size=(n_clips, len(labels)), p=[0.5, 0.2, 0.3])
+            score = noise + skill * label
+        if kept:
+            group = np.array([f"group {fold}/{k // 2}" for k in range(n_clips)])
+            np.savez(path / "evaluation" / file, score=score, label=label, group=group,
+                     score_names=np.array(labels), label_names=np.array(labels))  # fmt: skip
+        return metrics.evaluate(score, label, labels)
 
     head = {"run_digest": record["digest"], "split": "test"}
     digests = {key: record[key] for key in ("index_digest", "split_digest")}
-    score = result(120) | head | digests | {"provenance": {"device": "cpu"}}
+    score = (
+        result(120, "score.npz")
+        | {"predictions": "score.npz"}
+        | head
+        | digests
+        | {"provenance": {"device": "cpu"}}
+    )
     write(path / "evaluation" / "score.json", score | {"teacher": TEACHER if teacher else None})
     if target:
-        entry = result(90) | {
+        entry = result(90, f"transfer-{target}.npz") | {
             "map": "same",
             "map_version": 1,
             "aggregate": "max",
             "sources": {label: [label] for label in labels},
         }
-        targets = {target: {"maps": {"same": entry}}}
+        file = f"transfer-{target}.npz"
+        targets = {target: {"maps": {"same": entry}, "predictions": file}}
         write(path / "evaluation" / "transfer.json", head | {"value": 0.5, "targets": targets})
     if trained and epochs:
         lines = []
@@ -185,6 +202,50 @@ def test_equal_runs_make_equal_bytes(tmp_path: Path) -> None:
     first, _ = page_of(runs, tmp_path / "one")
     second, _ = page_of(runs, tmp_path / "two")
     assert first == second
+
+
+def test_intervals_and_paired_tests_come_from_the_predictions(tmp_path: Path) -> None:
+    skill = {"teacher_lr": 1.6, "baseline": 0.5, "dc": 0.5}
+    runs = [
+        make_run(tmp_path, kind, fold=fold, seed=seed, single=True, skill=skill[kind])
+        for kind in skill
+        for fold in (1, 2, 3)
+        for seed in ((1,) if kind == "teacher_lr" else (1, 2))
+    ]
+    _, content = page_of(runs, tmp_path / "out")
+    (table,) = content["scores"]
+    rows = {row["system"]: row for row in table["rows"]}
+    assert table["resampling"]["n_groups"] == 180
+    for row in rows.values():
+        low, high = row["interval"]
+        assert low < row["mean"] < high < low + 0.2
+        assert row["per_class_interval"].keys() == row["per_class"].keys()
+    better, equal = rows["teacher_lr"]["difference"], rows["dc"]["difference"]
+    assert better["interval"][0] > 0.2
+    assert better["p_value"] < better["p_holm"] < 0.01
+    assert equal["interval"][0] < equal["mean"] < equal["interval"][1]
+    assert equal["p_value"] > 0.01
+    named = {(one["system"]["system"], one["minus"]["system"]) for one in table["pairs"]}
+    assert named == {("dc", "baseline"), ("dc", "teacher_lr"), ("baseline", "teacher_lr")}
+    (against,) = (one for one in table["pairs"] if one["minus"]["system"] == "baseline")
+    assert against["interval"] == equal["interval"]
+
+
+def test_runs_of_earlier_versions_are_shown_without_intervals(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name, kept=name != "dc", target="x") for name in SYSTEMS[:5]]
+    file = runs[3] / "evaluation" / "score.npz"
+    with np.load(file) as arrays:
+        np.savez(file, **{name: array for name, array in arrays.items() if name != "group"})
+    _, content = page_of(runs, tmp_path / "out")
+    for number, table in enumerate((content["scores"][0], content["transfers"][0])):
+        without = {row["system"] for row in table["rows"] if row["interval"] is None}
+        assert without == ({"fitnet_linear", "dc"} if number == 0 else {"dc"})
+        (dc,) = (row for row in table["rows"] if row["system"] == "dc")
+        assert dc["difference"]["mean"] is not None
+        assert dc["difference"]["p_value"] is dc["difference"]["p_holm"] is None
+    file.write_bytes(b"no archive")
+    with pytest.raises(UnderstudyError, match=r"score\.npz: not readable.*score the run again"):
+        report(runs, tmp_path / "out")
 
 
 def test_differences_are_paired_by_fold_and_seed(tmp_path: Path) -> None:

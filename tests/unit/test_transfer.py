@@ -120,8 +120,8 @@ def test_maps_that_are_no_maps(tmp_path: Path) -> None:
 def test_scores_are_joined_by_maximum_or_mean() -> None:
     scores = np.array([[0.1, 0.2, 0.6], [0.9, 0.8, 0.0]])
     label_map = LabelMap(**MAP)
-    assert mapped(scores, tiny.LABELS, label_map, "max").tolist() == [[0.1, 0.6], [0.9, 0.8]]
-    assert mapped(scores, tiny.LABELS, label_map, "mean") == pytest.approx(
+    assert mapped(scores, tiny.LABELS, label_map.map, "max").tolist() == [[0.1, 0.6], [0.9, 0.8]]
+    assert mapped(scores, tiny.LABELS, label_map.map, "mean") == pytest.approx(
         np.array([[0.1, 0.4], [0.9, 0.4]])
     )
 
@@ -154,7 +154,7 @@ def test_transfer_is_the_score_of_mapped_predictions(place: Path) -> None:
     with np.load(path.with_name("transfer-other.npz"), allow_pickle=False) as stored:
         score, label = stored["score"], stored["label"]
     assert np.array_equal(label, other().labels)
-    joined = mapped(score, tiny.LABELS, LabelMap(**MAP), "max")
+    joined = mapped(score, tiny.LABELS, MAP["map"], "max")
     per_class, mean = metrics.average_precision(joined, label[:, :2])
     assert list(entry["per_class"].values()) == pytest.approx(per_class.tolist())
     assert (content["value"], content["map"]) == (pytest.approx(mean), "mine")

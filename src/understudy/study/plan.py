@@ -1,6 +1,6 @@
 """What a study has to do: groups of runs, what each costs, what is done already."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class Group:
     """Steps of its longest run unless that stops early."""
     pending: tuple[Cell, ...]
     """Cells without a score."""
+    untrained: tuple[Cell, ...]
+    """Those of them whose training has not ended."""
 
     @property
     def name(self) -> str:
@@ -42,7 +44,7 @@ class Group:
     @property
     def cost(self) -> int:
         """Steps left, over all of its students."""
-        return self.steps * len(self.pending)
+        return self.steps * len(self.untrained)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,12 @@ class Plan:
         """The plan and its cost, as text."""
         cells = self.study.cells
         n_left = sum(len(group.pending) for group in self.groups)
+        n_scored = n_left - sum(len(group.untrained) for group in self.groups)
         width = max(len(group.name) for group in self.groups)
         head = (
             f"study {self.study.name}: {len(cells)} runs in {len(self.groups)} groups, "
-            f"{len(cells) - n_left} runs done, at most "
+            f"{len(cells) - n_left} runs done, "
+            f"{f'{n_scored} trained but not scored, ' if n_scored else ''}at most "
             f"{sum(group.cost for group in self.groups):,} steps left"
         )
         lines = [head, f"  {'group':<{width}}  runs  done  steps each"]
@@ -101,32 +105,54 @@ def make_plan(study: Study, out: Path) -> Plan:
         index = indices[dataset]
         if index is not None:
             problems |= dict.fromkeys(_missing(study.cache, index, cells))
+        pending = [cell for cell in cells if not is_done(run_dir(out, cell), cell, index)]
         groups.append(
             Group(
                 dataset=dataset,
                 fold=fold,
                 cells=tuple(cells),
                 steps=_steps(index, fold, cells),
-                pending=tuple(c for c in cells if not is_done(run_dir(out, c), c, index)),
+                pending=tuple(pending),
+                untrained=tuple(cell for cell in pending if not has_ended(run_dir(out, cell))),
             )
         )
     return Plan(study=study, out=out, groups=tuple(groups), problems=tuple(problems))
 
 
+def has_ended(path: Path) -> bool:
+    """Whether a run has been trained to its end."""
+    try:
+        return Run.read(path).ended
+    except UnderstudyError:
+        return False
+
+
 def is_done(path: Path, cell: Cell, index: ClipIndex | None) -> bool:
-    """Whether a run has all its scores, and they are of the clips that the dataset holds now."""
+    """Whether a run has all its scores, with intervals and the predictions behind them, and they
+    are of the clips that the dataset holds now."""
     try:
         run = Run.read(path)
         score, transfer = (run.evaluations.get(name, {}) for name in ("score", "transfer"))
+        targets = transfer.get("targets", {})
         wanted = None if index is None else index.digest
         return (
             run.ended
             and score.get("index_digest") == run.config["index_digest"]
             and wanted in (None, score.get("index_digest"))
-            and transfer.get("targets", {}).keys() >= set(cell.dataset.transfer)
+            and _is_kept(path, score, score)
+            and all(
+                name in targets and _is_kept(path, targets[name], *targets[name]["maps"].values())
+                for name in cell.dataset.transfer
+            )
         )
     except UnderstudyError:
         return False
+
+
+def _is_kept(path: Path, entry: Mapping[str, Any], *results: Mapping[str, Any]) -> bool:
+    """Whether results have intervals, which earlier versions lack, and their predictions exist."""
+    file = path / "evaluation" / Path(entry.get("predictions") or "").name
+    return file.is_file() and all("interval" in result for result in results)
 
 
 def _grouped(cells: Iterable[Cell]) -> dict[tuple[Dataset, int | None, str], list[Cell]]:

@@ -12,7 +12,7 @@ from understudy.evaluate.score import score_on
 from understudy.evaluate.transfer import transfer_to
 from understudy.index import ClipIndex
 from understudy.study.grid import Cell
-from understudy.study.plan import Group, is_done, run_dir
+from understudy.study.plan import Group, has_ended, is_done, run_dir
 from understudy.train import train_group
 from understudy.train.feed import RunPlan
 
@@ -25,7 +25,7 @@ def run_group(
     progress: bool = True,
     stop: Callable[[], bool] = bool,
 ) -> dict[str, str]:
-    """Trains and scores what is pending of a group.
+    """Trains and scores what is pending of a group; what has been trained is only scored.
 
     Returns:
         Names of the runs that failed, and why.
@@ -35,14 +35,16 @@ def run_group(
     """
     place = Place(cache, group.dataset.root)
     index = place.index(group.dataset.name)
-    trained = [cell for cell in group.cells if cell.settings is not None]
-    failures = _train(index, trained, cache, out, group.fold, progress, stop)
+    failures = {}
+    if group.untrained:
+        trained = [cell for cell in group.cells if cell.settings is not None]
+        failures = _train(index, trained, cache, out, group.fold, progress, stop)
     targets = {name: place.index(name) for name in group.dataset.transfer}
     for cell in group.pending:
         path = run_dir(out, cell)
         if stop() or cell.name in failures or is_done(path, cell, index):
             continue
-        if cell.settings is None:
+        if cell.settings is None and not has_ended(path):
             teacher_lr.train(
                 index, teacher=cell.teacher or "", cache=cache, run_dir=path, fold=cell.fold
             )
