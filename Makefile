@@ -5,7 +5,7 @@ DEMO ?= demo
 # Tests compute on small arrays, which more threads slow down on a machine that others use too.
 ONE_THREAD := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
-.PHONY: demo test soak check bench clean
+.PHONY: demo test soak check bench docs clean
 .DELETE_ON_ERROR:
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -32,6 +32,10 @@ check: .venv/.installed  ## lint, format, types, import layers
 
 bench: .venv/.installed  ## speed and memory against what one would otherwise run
 	$(BIN)/python -m bench
+
+docs: .venv/.installed  ## API reference from docstrings, into build/api
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	PYTHONWARNINGS=error $(BIN)/python -m pdoc --docformat google --output-directory build/api understudy '!understudy.hear'
 
 clean:
 	rm -rf .venv build $(DEMO) src/*.egg-info
