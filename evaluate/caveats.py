@@ -50,13 +50,14 @@ def _incomparable(runs: Sequence[Run]) -> Iterable[str]:
             yield f"{names} are one and the same run; it counts {len(group)} times."
 
 
-def caveat(counts: Sequence[int]) -> str | None:
+def caveat(counts: Sequence[int], with_intervals: bool) -> str | None:
     """What `counts` runs per system do not decide; None where there are enough of them."""
     if counts[0] >= FEW_RUNS:
         return None
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     noun = "run" if counts[-1] == 1 else "runs"
-    return f"{many} {noun} per system: this decides no ordering of the systems."
+    beyond = " beyond what the intervals of their differences tell apart" if with_intervals else ""
+    return f"{many} {noun} per system: this decides no ordering of the systems{beyond}."
 
 
 def teachers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

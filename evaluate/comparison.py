@@ -71,7 +71,7 @@ def comparison(
         "chance": _means([one["chance"] for one in results]),
         "left_out": sorted({label for one in results for label in one["left_out"]}),
         "n_clips": sorted({one["n_clips"] for one in results}),
-        "caveat": caveat(counts),
+        "caveat": caveat(counts, uncertainty.describe() is not None),
     }
 
 

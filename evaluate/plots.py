@@ -41,6 +41,9 @@ class Bar:
     values: Sequence[float]
     differences: Sequence[float] = ()
     opacity: float = 1.0
+    interval: Sequence[float] | None = None
+    """(low, high) of the mean."""
+    difference_interval: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Series:
     system: str
     values: Sequence[float | None]
     opacity: float = 1.0
+    intervals: Sequence[Sequence[float] | None] = ()
+    """(low, high) of each value; empty where there are none."""
 
 
 def colour(system: str) -> str:
@@ -68,19 +73,20 @@ def colour(system: str) -> str:
 
 
 def comparison(bars: Sequence[Bar], metric: str, baseline: float | None) -> Markup:
-    """Means as bars from zero, runs as dots, one deviation as a line; beside it differences."""
+    """Means as bars from zero, runs as dots, intervals as capped lines; beside it differences."""
     with _figure(0.9 + 0.42 * len(bars)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        highest = max((max(bar.values) for bar in bars if bar.values), default=1.0)
+        reached = [max((*bar.values, *(bar.interval or ()))) for bar in bars if bar.values]
+        highest = max(reached, default=1.0)
         for y, bar in enumerate(bars):
             if bar.values:
                 mean = float(np.mean(bar.values))
                 left.barh(y, mean, height=0.56, color=colour(bar.system), alpha=bar.opacity)
-                _spread(left, y, bar.values, INK)
+                _runs(left, y, bar.values, bar.interval)
                 left.text(highest * 1.04, y, f"{mean:.3f}", va="center", color=INK)
             if bar.differences:
                 mean = float(np.mean(bar.differences))
-                _spread(right, y, bar.differences, INK)
+                _runs(right, y, bar.differences, bar.difference_interval)
                 right.plot(mean, y, "D", ms=7, color=colour(bar.system), zorder=5, mec=SURFACE)
         left.set_xlim(0, highest * 1.16)
         left.set_yticks(range(len(bars)), [bar.label for bar in bars])
@@ -89,7 +95,8 @@ def comparison(bars: Sequence[Bar], metric: str, baseline: float | None) -> Mark
         if baseline is not None:
             left.axvline(baseline, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=1)
         right.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=1)
-        reach = max((abs(d) for bar in bars for d in bar.differences), default=0.0) * 1.2 or 0.01
+        shown = [d for bar in bars for d in (*bar.differences, *(bar.difference_interval or ()))]
+        reach = max(map(abs, shown), default=0.0) * 1.1 or 0.01
         right.set_xlim(-reach, reach)
         right.locator_params(axis="x", nbins=6)
         right.set_title(f"difference in {metric} to the baseline", loc="left")
@@ -141,6 +148,9 @@ def per_class(
                 shown = np.nan_to_num(x)
                 bars = {"height": height * 0.9, "color": colour(one.system), "alpha": one.opacity}
                 axes.barh(y + offset, shown, **bars)
+                for place, found in zip(y + offset, one.intervals, strict=False):
+                    if found is not None:
+                        axes.plot(found, [place, place], color=INK, lw=0.9, alpha=0.8, zorder=3)
             else:
                 dots = {"color": colour(one.system), "alpha": one.opacity, "mec": SURFACE}
                 axes.plot(x, y, "o", ms=5.5, mew=0.6, clip_on=False, **dots)
@@ -157,11 +167,23 @@ def per_class(
         return _svg(figure, f"{metric} of {len(labels)} classes")
 
 
-def _spread(axes: Axes, y: float, values: Sequence[float], ink: str) -> None:
+def _runs(axes: Axes, y: float, values: Sequence[float], interval: Sequence[float] | None) -> None:
+    """Single values as faint dots in the bar's lower part, the interval as a capped line."""
     if len(values) > 1:
-        mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-        axes.plot([mean - deviation, mean + deviation], [y, y], color=ink, lw=1.4, zorder=3)
-    axes.plot(values, [y] * len(values), "o", ms=4.2, color=SURFACE, mec=ink, mew=0.9, zorder=4)
+        dots = {"color": SURFACE, "mec": INK, "mew": 0.7, "alpha": 0.55, "zorder": 3}
+        axes.plot(values, [y + 0.15] * len(values), "o", ms=3.6, **dots)
+    if interval is not None:
+        _capped(axes, y, interval, 0.13, 1.6)
+
+
+def _capped(axes: Axes, y: float, interval: Sequence[float], cap: float, width: float) -> None:
+    """An interval that can be told from the bar or dots under it, in light and in dark."""
+    low, high = interval
+    for extra, code in ((1.8, SURFACE), (0.0, INK)):
+        line = {"color": code, "lw": width + extra, "zorder": 4, "solid_capstyle": "butt"}
+        axes.plot([low, high], [y, y], **line)
+        axes.plot([low, low], [y - cap, y + cap], **line)
+        axes.plot([high, high], [y - cap, y + cap], **line)
 
 
 def _thinned(line: Line) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from understudy import checkpoint
+from understudy import checkpoint, intervals
 from understudy.errors import UnderstudyError
 from understudy.evaluate import curves, plots, summary
 from understudy.evaluate.runs import read_all
@@ -148,8 +148,8 @@ def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
             table["metric"],
             _baseline(table["rows"]),
         ),
-        "caption": "Bars: means over runs. Dots: single runs. Lines across them: one standard "
-        "deviation either side. Dashed: the baseline, a student trained on labels alone.",
+        "caption": "Bars and diamonds: means over runs. Dots: single runs. Capped lines: "
+        f"{_level(table)} intervals. Dashed: the baseline, a student trained on labels alone.",
         "per_class_explanation": f"{table['per_class_metric'].capitalize()} of each label.",
         "per_class_open": len(table["chance"]) <= MANY_CLASSES,
     }
@@ -158,7 +158,6 @@ def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
 def _transfer(table: dict[str, Any], number: int) -> dict[str, Any]:
     chance = _mean(table["chance"].values())
     at_chance = "" if chance is None else f"; chance is {chance:.3f}"
-    teachers = {row["teacher"] for row in table["rows"]}
     return _table(table) | {
         "id": f"transfer-{number}",
         "short": f"{table['target']} ({table['map']})",
@@ -167,7 +166,6 @@ def _transfer(table: dict[str, Any], number: int) -> dict[str, Any]:
         f"{table['target']} without further training, through the label map “{table['map']}” "
         f"({len(table['sources'])} labels{at_chance}). Only known labels count. A label at or "
         "below its chance mark hints at a wrong map.",
-        "many_teachers": len(teachers - {None}) > 1,
     }
 
 
@@ -181,17 +179,50 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     chance = [table["chance"][label] for label in labels]
     rows = _labelled(table["rows"])
     series = [
-        plots.Series(row["colour"], [row["per_class"][label] for label in labels], row["opacity"])
+        plots.Series(
+            row["colour"],
+            [row["per_class"][label] for label in labels],
+            row["opacity"],
+            [row["per_class_interval"].get(label) for label in labels],
+        )
         for row in rows
     ]
     metric = table["per_class_metric"]
     return table | {
         "rows": rows,
+        "pairs": [
+            one | {name: _coloured(one[name]) for name in ("system", "minus")}
+            for one in table["pairs"]
+        ],
+        "level": _level(table),
+        "intervals": _intervals(table),
+        "many_teachers": len({row["teacher"] for row in rows} - {None}) > 1,
+        "many_students": len({row["student"] for row in rows} - {None}) > 1,
         "also_names": list(dict.fromkeys(name for row in rows for name in row["also"])),
         "per_class_figure": plots.per_class(labels, series, metric, chance),
         "per_class_caption": f"{metric.capitalize()} per label, mean over runs. Upright marks: "
-        "chance level.",
+        f"chance level. Thin lines: {_level(table)} intervals.",
     }
+
+
+def _level(table: dict[str, Any]) -> str:
+    how = table["resampling"]
+    return f"{how['level'] if how else intervals.LEVEL:.0%}"
+
+
+def _intervals(table: dict[str, Any]) -> str:
+    how = table["resampling"]
+    again = "the predictions of a run are not kept with their groups; score the run again"
+    if not how:
+        return f"There are no intervals: {again}, or they are of a single group."
+    absent = any(row["interval"] is None for row in table["rows"])
+    return (
+        f"Intervals: {how['n_resamples']:,} resamples of {how['n_groups']:,} groups of clips "
+        "(recordings, artists) and of the runs of each fold, the same ones for all systems. They "
+        "hold for other clips and seeds, not for other training clips; with one run a fold, for "
+        "these very models. p: two-sided, of no difference, corrected for the number of systems "
+        f"(Holm).{f' None where {again}.' if absent else ''}"
+    )
 
 
 def _panel(panel: curves.Panel) -> dict[str, Any]:
@@ -224,7 +255,15 @@ def _labelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _bar(row: dict[str, Any]) -> plots.Bar:
     difference = row["difference"] or {"values": []}
     values = [run["value"] for run in row["runs"] if run["value"] is not None]
-    return plots.Bar(row["label"], row["preset"], values, difference["values"], row["opacity"])
+    return plots.Bar(
+        row["label"],
+        row["preset"],
+        values,
+        difference["values"],
+        row["opacity"],
+        row["interval"],
+        difference.get("interval"),
+    )
 
 
 def _baseline(rows: Sequence[dict[str, Any]]) -> float | None:

@@ -212,9 +212,12 @@ def test_intervals_and_paired_tests_come_from_the_predictions(tmp_path: Path) ->
         for fold in (1, 2, 3)
         for seed in ((1,) if kind == "teacher_lr" else (1, 2))
     ]
-    _, content = page_of(runs, tmp_path / "out")
+    page, content = page_of(runs, tmp_path / "out")
     (table,) = content["scores"]
     rows = {row["system"]: row for row in table["rows"]}
+    assert "1,000 resamples of 180 groups" in page
+    assert "{:.3f} – {:.3f}".format(*rows["dc"]["interval"]) in page
+    assert "Every two systems" in page
     assert table["resampling"]["n_groups"] == 180
     for row in rows.values():
         low, high = row["interval"]
@@ -236,7 +239,8 @@ def test_runs_of_earlier_versions_are_shown_without_intervals(tmp_path: Path) ->
     file = runs[3] / "evaluation" / "score.npz"
     with np.load(file) as arrays:
         np.savez(file, **{name: array for name, array in arrays.items() if name != "group"})
-    _, content = page_of(runs, tmp_path / "out")
+    page, content = page_of(runs, tmp_path / "out")
+    assert "None where the predictions of a run are not kept" in page
     for number, table in enumerate((content["scores"][0], content["transfers"][0])):
         without = {row["system"] for row in table["rows"] if row["interval"] is None}
         assert without == ({"fitnet_linear", "dc"} if number == 0 else {"dc"})
