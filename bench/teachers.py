@@ -10,10 +10,10 @@ against one extraction each, and against their bare forwards and one decode.
 """
 
 import contextlib
-import ctypes
 import functools
 import importlib
 import io
+import math
 import os
 import tempfile
 import time
@@ -29,6 +29,7 @@ import click
 import torch
 
 from understudy import audio, datasets, teachers
+from understudy.evaluate.memory import peak_mb
 from understudy.extract import cluster, plan, prepare, run, shard
 from understudy.teachers.base import Teacher
 
@@ -78,33 +79,11 @@ def matmul_peak(device: str, dtype: torch.dtype = torch.float32) -> float:
     return n**3 / min(seconds(lambda: a @ b, device) for _ in range(6))
 
 
-def peak_mb(call: Callable[[], Any], device: str) -> float:
-    """Most memory that a call takes, beyond what was held before; NaN where nothing tells."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier passes left is not there already
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = _status_kb("VmRSS")
-        call()
-        return (_status_kb("VmHWM") - before) * 1024 / 1e6
-    except (OSError, AttributeError):
-        return float("nan")
-
-
-def _status_kb(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
 def compare(title: str, methods: list[Method], device: str) -> Iterator[str]:
     """A line for each method; the first of them is ours."""
     best = [float("inf")] * len(methods)
     with quiet():
-        memory = [peak_mb(method.call, device) for method in methods]  # and warms up
+        memory = [peak_mb(method.call, device) or math.nan for method in methods]  # and warms up
         for _ in range(ROUNDS[device]):
             for k, method in enumerate(methods):
                 best[k] = min(best[k], seconds(method.call, device))

@@ -1,9 +1,12 @@
 """`understudy evaluate`: a thin layer over `understudy.evaluate`'s functions."""
 
 import json
+import math
 from pathlib import Path
 
 import click
+
+from understudy.errors import ConfigError
 
 _PATH = click.Path(path_type=Path)
 _CACHE = click.option("--cache", type=_PATH, help="Cache that `understudy extract` made.")
@@ -124,32 +127,60 @@ def teacher_lr(
 
 
 @group.command()
-@click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
+@click.argument("runs", nargs=-1, type=_PATH, metavar="[RUN...]")
 @click.option("--teacher", "teachers", multiple=True, metavar="NAME[=WEIGHTS]",
               help="Teacher to measure beside the students; random weights unless a file is "
               "named.")  # fmt: skip
+@click.option("--student", "students", multiple=True, metavar="NAME",
+              help="Student to measure as published, without a run; wants --out.")  # fmt: skip
+@click.option("--out", type=_PATH, metavar="FILE", help="JSON file, instead of the RUNs'.")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True,
               help="Timed iterations of each model.")  # fmt: skip
+@click.option("--budget", "budget_s", type=click.FloatRange(0), default=math.inf, metavar="SECONDS",
+              help="Time for each device, after which there are at least three rounds, but no "
+              "more.")  # fmt: skip
 @click.option("--batch-clips", type=click.IntRange(1), default=4, show_default=True,
               help="Clips of 10 s in a batch, for clips/s.")  # fmt: skip
-@_DEVICE
+@click.option("--device", "devices", multiple=True, metavar="NAME",
+              help="cpu, cuda, cuda:1 ...; may be repeated [default: the CPU and, if there is one, "
+              "a GPU].")  # fmt: skip
 def complexity(
-    runs: tuple[Path, ...], teachers: tuple[str, ...], rounds: int, batch_clips: int, device: str
+    runs: tuple[Path, ...],
+    teachers: tuple[str, ...],
+    students: tuple[str, ...],
+    out: Path | None,
+    rounds: int,
+    budget_s: float,
+    batch_clips: int,
+    devices: tuple[str, ...],
 ) -> None:
-    """Count parameters and operations and time students and teachers."""
-    from understudy.evaluate.complexity import complexity as measure
+    """Count parameters and operations and time students and teachers, in turn.
 
-    paths = measure(runs, teachers, device=device, rounds=rounds, batch_clips=batch_clips)
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    models = {json.dumps(m): m for content in contents for m in content["models"]}
-    click.echo(f"{'model':<14}{'parameters':>14}{'MAC/s':>12}{'iterations/s':>14}{'clips/s':>10}")
-    for model in models.values():
-        click.echo(
-            f"{model['name']:<14}{model['parameters']:>14,}{model['macs_per_s']:>12.3g}"
-            f"{model['iterations_per_s']:>14.1f}{model['clips_per_s']:>10.1f}"
-        )
-    machine = contents[0]["machine"]
-    click.echo(f"{machine['cpu']}, {machine['threads']} threads. {contents[0]['counting']}")
+    \b
+    understudy evaluate complexity runs/dc_linear --teacher mn04
+    understudy evaluate complexity --student sc-cnn --teacher passt --out complexity.json
+    """
+    from understudy.checkpoint import write_json
+    from understudy.evaluate import complexity as module
+    from understudy.evaluate import costs
+
+    how = {
+        "devices": devices or module.here(),
+        "rounds": rounds,
+        "batch_clips": batch_clips,
+        "budget_s": budget_s,
+    }
+    if students or out:
+        if runs or not out:
+            raise ConfigError("wanted RUNs, or --student and --teacher with --out FILE")
+        tables = module.compare([{"name": name} for name in students], teachers, **how)
+        write_json(out, {"tables": tables})
+        paths = [out]
+    else:
+        paths = module.complexity(runs, teachers, **how)
+        tables = [t for path in paths for t in json.loads(path.read_text("utf-8"))["tables"]]
+    for line in costs.lines(tables):
+        click.echo(line)
     for path in paths:
         click.echo(f"written: {path}")
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from understudy import checkpoint, intervals
 from understudy.errors import UnderstudyError
-from understudy.evaluate import curves, plots, summary
+from understudy.evaluate import costs, curves, plots, summary
 from understudy.evaluate.runs import read_all
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -68,7 +68,12 @@ def render(
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"short": _short, "si": _si, "pretty": _pretty}
+    environment.filters |= {
+        "short": _short,
+        "si": _si,
+        "pretty": _pretty,
+        "measured_on": costs.measured_on,
+    }
     scores = [_score(table, number) for number, table in enumerate(content["scores"])]
     transfers = [_transfer(table, number) for number, table in enumerate(content["transfers"])]
     for table in transfers:

@@ -6,6 +6,7 @@ from typing import Any
 
 from understudy import __version__, config
 from understudy.errors import UnderstudyError
+from understudy.evaluate import costs
 from understudy.evaluate.caveats import teachers, warnings
 from understudy.evaluate.comparison import Result, comparison
 from understudy.evaluate.curves import outcome
@@ -38,7 +39,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "understudy": __version__,
         "scores": scores,
         "transfers": transfers,
-        "complexity": _complexity(runs),
+        "complexity": costs.of_runs(runs),
         "teachers": teachers(runs),
         "datasets": _datasets(runs),
         "runs": [_describe(run, variants) for run in runs],
@@ -107,20 +108,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _complexity(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One table for each machine and way of measuring; a model measured for several runs once."""
-    tables: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        if "complexity" not in run.evaluations:
-            continue
-        entry = run.evaluations["complexity"]
-        how = {key: entry[key] for key in ("machine", "rounds", "batch_clips", "counting")}
-        table = tables.setdefault(config.digest(how), how | {"runs": [], "models": []})
-        table["runs"].append(run.name)
-        table["models"] += [model for model in entry["models"] if model not in table["models"]]
-    for table in tables.values():
-        table["models"].sort(key=lambda model: model["role"])  # students first
-    return list(tables.values())
 
 
 def _datasets(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

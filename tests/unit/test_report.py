@@ -333,16 +333,18 @@ def test_complexity_is_shown_once_per_measurement(tmp_path: Path) -> None:
     keys = ("latency_p50_ms", "latency_p95_ms", "clips_per_s", "audio_s", "macs_per_s")
     student = dict.fromkeys(keys, 2.0) | {"name": "sc-cnn", "role": "student", "rate_hz": 16000}
     student |= {"parameters": 12_104_244, "iterations_per_s": 77.7, "peak_memory_mb": None}
+    student |= {"iterations_per_s_range": [70.1, 80.2], "weights": "random"}
     teacher = student | {"name": "mn04", "role": "teacher", "iterations_per_s": 33.3}
     machine = {"device": "CPU", "cpu": "Some CPU", "threads": 2, "torch": "2", "tf32": False}
     how = {"machine": machine, "rounds": 5, "batch_clips": 4, "counting": "as counted"}
     for run in runs:
-        models = {"run_digest": Run.read(run).digest, "models": [teacher, student]}
-        write(run / "evaluation" / "complexity.json", how | models)
+        tables = [how | {"models": [teacher, student]}]
+        content = {"run_digest": Run.read(run).digest, "tables": tables}
+        write(run / "evaluation" / "complexity.json", content)
     page, content = page_of(runs, tmp_path / "out")
     (table,) = content["complexity"]
     assert [model["name"] for model in table["models"]] == ["sc-cnn", "mn04"]
-    assert all(text in page for text in ("12.1 M", "77.7", "33.3", "Some CPU", "2\nthreads"))
+    assert all(text in page for text in ("12.1 M", "77.7", "70.1 – 80.2", "Some CPU", "2 threads"))
 
 
 def test_what_is_missing_or_wrong_is_named_with_the_command(tmp_path: Path) -> None:
