@@ -108,8 +108,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-
-
 def _datasets(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Licence and index digest of every dataset that was scored on."""
     result: dict[str, dict[str, Any]] = {}
