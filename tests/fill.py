@@ -59,3 +59,17 @@ def audio(seed, sample_rate, n_samples, batch=2):
             gate = 0.5 + 0.5 * np.sin(2 * np.pi * (0.3 + 0.2 * k) * t + 1.3 * b + k + seed)
             out[b] += 0.15 * gate * np.sin(2 * np.pi * hertz * (1 + 0.07 * b + 0.03 * seed) * t)
     return out.astype(np.float32)
+
+
+def tagger_audio(case, n_samples):
+    """Input of the golden `case` of a tagger at 32 kHz: tones, or partly silence; (2, samples)."""
+    made = torch.from_numpy(audio(1, 32000, int(n_samples)))
+    if case == "silence":
+        made[0], made[1, n_samples // 2 :] = 0, 0
+    return made
+
+
+def close(found, wanted):
+    """Within 1e-4 of the wanted values' rms."""
+    rms = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-4 * rms)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests import fill
+from tests.fill import close, tagger_audio
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy import teachers
@@ -58,19 +59,6 @@ def teacher(checkpoint, tmp_path_factory) -> Tagger:
     return built
 
 
-def close(found, wanted):
-    """Within 1e-4 of the wanted values' rms."""
-    rms = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
-    np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-4 * rms)
-
-
-def case_audio(case: str, n_samples: int) -> torch.Tensor:
-    audio = fill.audio(1, 32000, int(n_samples))
-    if case == "silence":
-        audio[0], audio[1, n_samples // 2 :] = 0, 0
-    return torch.from_numpy(audio)
-
-
 def test_keys_shapes_and_order_are_the_published_ones(filled, golden):
     wanted = json.loads((golden / "keys_cnn14.json").read_text())["keys"]
     front_end = [*DFT_KEYS, MEL_KEY]
@@ -96,7 +84,7 @@ def test_card_counts_what_the_network_has():
 
 @pytest.mark.parametrize("case", CASES)
 def test_front_end(case, front_end, expected):
-    log_mel = front_end(case_audio(case, expected[f"{case}/n_samples"]))
+    log_mel = front_end(tagger_audio(case, expected[f"{case}/n_samples"]))
     assert log_mel.shape == (2, expected[f"{case}/n_frames"], 64)
     found = log_mel[:, :: int(expected[f"{case}/logmel_stride"])]
     np.testing.assert_allclose(found, expected[f"{case}/logmel"], rtol=0, atol=5e-3)
@@ -104,7 +92,7 @@ def test_front_end(case, front_end, expected):
 
 @pytest.mark.parametrize("case", CASES)
 def test_network(case, front_end, filled, expected):
-    log_mel = front_end(case_audio(case, expected[f"{case}/n_samples"]))
+    log_mel = front_end(tagger_audio(case, expected[f"{case}/n_samples"]))
     steps = filled.feature_map(log_mel)
     assert steps.shape == (2, 2048, expected[f"{case}/n_steps"])
     close(steps[:, ::64], expected[f"{case}/map"])
@@ -117,7 +105,7 @@ def test_network(case, front_end, filled, expected):
 @pytest.mark.parametrize("case", CASES)
 def test_teacher(case, teacher, expected):
     """Folded, from a file."""
-    audio = case_audio(case, expected[f"{case}/n_samples"])
+    audio = tagger_audio(case, expected[f"{case}/n_samples"])
     close(teacher.embed(audio).embedding[:, 0], expected[f"{case}/embedding"])
     logits = teacher.logits(audio)
     close(logits, expected[f"{case}/logits"])

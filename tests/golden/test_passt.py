@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests import fill
+from tests.fill import close, tagger_audio
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy import teachers
@@ -50,19 +51,6 @@ def filled(teacher) -> Transformer:
     return teacher.network
 
 
-def close(found, wanted):
-    """Within 1e-4 of the wanted values' rms."""
-    rms = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
-    np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-4 * rms)
-
-
-def case_audio(case: str, n_samples: int) -> torch.Tensor:
-    audio = fill.audio(1, 32000, int(n_samples))
-    if case == "silence":
-        audio[0], audio[1, n_samples // 2 :] = 0, 0
-    return torch.from_numpy(audio)
-
-
 def test_keys_shapes_and_order_are_the_published_ones(filled, golden):
     wanted = json.loads((golden / "keys_passt.json").read_text())["keys"]
     found = {key: list(value.shape) for key, value in filled.state_dict().items()}
@@ -84,7 +72,7 @@ def test_card_counts_what_the_network_has():
 @pytest.mark.parametrize("case", SINGLE_PASS)
 def test_front_end(case, front_end, expected):
     case = f"scene/{case}"
-    log_mel = front_end(case_audio(case[6:], expected[f"{case}/n_samples"]))
+    log_mel = front_end(tagger_audio(case[6:], expected[f"{case}/n_samples"]))
     assert log_mel.shape == (2, 128, expected[f"{case}/n_frames"])
     wanted = expected[f"{case}/logmel"]
     found = log_mel[:, :, :: int(expected[f"{case}/logmel_stride"])]
@@ -93,7 +81,7 @@ def test_front_end(case, front_end, expected):
 
 @pytest.mark.parametrize("case", SINGLE_PASS)
 def test_network(case, front_end, filled, expected):
-    log_mel = front_end(case_audio(case, expected[f"scene/{case}/n_samples"]))
+    log_mel = front_end(tagger_audio(case, expected[f"scene/{case}/n_samples"]))
     columns = filled.patch_embed(log_mel.unsqueeze(1)).shape[2:]
     assert list(columns) == expected[f"scene/{case}/patch_grid"].tolist()
     with torch.no_grad():
@@ -107,7 +95,7 @@ def test_network(case, front_end, filled, expected):
 def test_blocks(front_end, filled, expected):
     case = "scene/one_second"
     shown = [0, 1, 2, -1]
-    tokens = filled.tokens(front_end(case_audio("one_second", expected[f"{case}/n_samples"])))
+    tokens = filled.tokens(front_end(tagger_audio("one_second", expected[f"{case}/n_samples"])))
     close(tokens[:, shown], expected[f"{case}/tokens_in"])
     for number, block in enumerate(filled.blocks):
         last_two = block(tokens, 2)
@@ -119,7 +107,7 @@ def test_blocks(front_end, filled, expected):
 
 @pytest.mark.parametrize("case", [*SINGLE_PASS[1:], "longer_than_ten"])
 def test_hear_scene(case, teacher, expected):
-    audio = case_audio(case, expected[f"scene/{case}/n_samples"])
+    audio = tagger_audio(case, expected[f"scene/{case}/n_samples"])
     n_clips = 1 if case == "longer_than_ten" else 2  # five windows of 10 s each: time
     logits, embedding = teacher.scene(audio[:n_clips]).split([527, 768], dim=1)
     close(embedding, expected[f"scene/{case}/embedding"][:n_clips])
@@ -133,7 +121,7 @@ def test_hear_scene(case, teacher, expected):
 def test_hear_timestamps(case, window_s, hop_s, n_samples, teacher, expected):
     model = hear.HearModel(teacher, window_s, hop_s)
     assert n_samples == expected[f"timestamps/{case}/n_samples"]
-    audio = case_audio(case, n_samples)
+    audio = tagger_audio(case, n_samples)
     found, milliseconds = hear.get_timestamp_embeddings(audio, model)
     logits, embedding = found.split([527, 768], dim=2)
     np.testing.assert_array_equal(milliseconds, expected[f"timestamps/{case}/milliseconds"])
@@ -144,7 +132,7 @@ def test_hear_timestamps(case, window_s, hop_s, n_samples, teacher, expected):
 
 def test_timestamps_of_a_clip_too_short_to_mirror(teacher):
     """Upstream refuses 2560 samples."""
-    timeline = teacher.centred(case_audio("", 2560), 0.16, 0.05)
+    timeline = teacher.centred(tagger_audio("", 2560), 0.16, 0.05)
     assert timeline.centre_s.tolist() == [0, 0.05]
     assert timeline.embedding.isfinite().all()
 

@@ -1,10 +1,9 @@
 import hashlib
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests import loopback
 
 from understudy import fetch
 from understudy.errors import DataError
@@ -13,11 +12,11 @@ BODY = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
+class Server(loopback.LoopbackServer):
     """Serves `body`; `script` says what goes wrong with each request in turn."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.body = BODY
         self.ranges = True
         self.etag = '"one"'
@@ -26,10 +25,10 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/file.bin"
+        return f"{super().url}/file.bin"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(loopback.QuietHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
@@ -57,18 +56,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(server.body[start : None if step is None else start + step])
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with loopback.running(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 import hashlib
 import io
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
+from tests import loopback
 
 from understudy.datasets import cli, mtat
 from understudy.datasets.obtain import forecast, obtain
@@ -14,21 +13,17 @@ from understudy.datasets.release import Release, Remote, Source
 from understudy.errors import ConfigError, DataError
 
 
-class Server(ThreadingHTTPServer):
+class Server(loopback.LoopbackServer):
     """Serves `files` by path, in ranges; after `cut` bytes it hangs up and has lost the file."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.files: dict[str, bytes] = {}
         self.cut: dict[str, int] = {}
         self.asked: list[tuple[str, str | None]] = []
 
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(loopback.QuietHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self):
@@ -49,18 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             del self.server.files[path]
         self.wfile.write(body[start : None if cut is None else start + cut])
 
-    def log_message(self, format, *args):
-        pass
-
 
 @pytest.fixture
 def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with loopback.running(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def archive(content):

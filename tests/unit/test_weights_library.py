@@ -4,11 +4,9 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import loopback
 
 from understudy import teachers
 from understudy.errors import ConfigError, WeightsError
@@ -30,20 +29,16 @@ from understudy.teachers.weights import random_
 BODIES = {"free": b"free weights " * 1000, "bound": b"bound weights " * 2000}
 
 
-class Server(ThreadingHTTPServer):
+class Server(loopback.LoopbackServer):
     """Serves BODIES under /NAME.bin, or those of `moved`; `asked` lists the paths."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.asked: list[str] = []
         self.bodies = {f"/{name}.bin": body for name, body in BODIES.items()}
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(loopback.QuietHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
@@ -57,18 +52,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with loopback.running(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
