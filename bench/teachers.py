@@ -269,7 +269,9 @@ def together(device: str) -> Iterator[str]:
             planned = prepare.prepare(index, chosen, cache, audio=False)
             return seconds(functools.partial(run.run, planned, progress=False), device)
 
-        clips = prepare.prepare(index, built, Path(folder) / "none", audio=False).clips
+        index.save(Path(folder) / "index.parquet")
+        every = plan.shards(len(index), len(index), {"all": [0]})
+        (clips,) = plan.shard_clips(Path(folder) / "index.parquet", every)
 
         def bare() -> float:
             """What cannot be saved: each window once through its network, each clip read once."""

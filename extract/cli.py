@@ -177,7 +177,8 @@ def _settings(assignments: Iterable[str], teachers: Iterable[str]) -> dict[str, 
 
 
 def _forecast(planned: "Extraction") -> Iterable[str]:
-    from understudy.extract.prepare import forecast, pending
+    from understudy.extract.pending import pending
+    from understudy.extract.prepare import forecast
     from understudy.extract.progress import size
 
     found = forecast(planned, pending(planned))

@@ -1,21 +1,22 @@
 """What to extract, as pure functions of the index, the teachers' timing and what is committed.
 
 Everything that decides array bytes is fixed here: rows of a shard, frame capacity of a track and
-the order of clips. Nothing in this file reads audio, weights
-or stores.
+the order of clips. Nothing in this file reads audio, weights or stores. A plan holds numbers of
+shards and no clips, so that it is small for any number of them: workers look up the clips of a
+shard in the index that the run has saved beside the stores.
 """
 
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from understudy import schema
-from understudy.cache import StoreWriter, Track
+from understudy.cache import StoreWriter, Track, clip_keys
 from understudy.errors import ConfigError
-from understudy.index import ClipIndex
+from understudy.index.file import read_rows
 from understudy.teachers import TeacherSpec
 
 TASK_SHARDS = 16  # most shards of one dask task
@@ -25,10 +26,8 @@ TASK_SHARDS = 16  # most shards of one dask task
 class Clip:
     """One clip to decode; `duration_s` None is the whole file."""
 
-    row: int
     clip_id: str
-    path: str  # absolute
-    relative: str  # to the dataset's root, as in the index
+    path: str  # relative to the dataset's root
     start_s: float
     duration_s: float | None
     key: int
@@ -39,7 +38,7 @@ class Shard:
     """Rows that one writer owns in every track; `tracks` are the ones not yet committed."""
 
     number: int
-    clips: tuple[Clip, ...]
+    rows: range
     tracks: tuple[str, ...]
 
 
@@ -81,9 +80,26 @@ def samples_at(duration_s: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def clip_frames(n_samples: np.ndarray, frames_of: Callable[[int], int]) -> np.ndarray:
-    """Frames of clips, int64 (clip,); 0 where the length is unknown."""
+    """Frames of clips, int64 (clip,); 0 where the length is unknown.
+
+    A longer clip must not have fewer frames: `frames_of` is called some times for each number of
+    frames that occurs, however many lengths there are.
+    """
     lengths, which = np.unique(n_samples, return_inverse=True)
-    return np.array([frames_of(int(n)) if n > 0 else 0 for n in lengths], np.int64)[which]
+    frames = np.zeros(len(lengths), np.int64)
+    spans = [(int(np.searchsorted(lengths, 1)), len(lengths) - 1)]
+    while spans:
+        first, last = spans.pop()
+        if first > last:
+            continue
+        ends = [frames_of(int(lengths[row])) for row in (first, last)]
+        frames[[first, last]] = ends
+        if ends[0] == ends[1]:
+            frames[first:last] = ends[0]
+        else:
+            middle = (first + last) // 2
+            spans += [(first + 1, middle), (middle + 1, last - 1)]
+    return frames[which]
 
 
 def padding(track: Track, frames: np.ndarray) -> float:
@@ -129,16 +145,39 @@ def settle_shard_clips(
 
 
 def shards(
-    clips: Sequence[Clip], clips_per_shard: int, pending: Mapping[str, Container[int]]
+    n_clips: int, clips_per_shard: int, pending: Mapping[str, Container[int]]
 ) -> list[Shard]:
     """Shards with something left to do, in order; `pending` is track -> shard numbers."""
     result = []
-    for number in range(-(-len(clips) // clips_per_shard)):
+    for number, first in enumerate(range(0, n_clips, clips_per_shard)):
         tracks = tuple(name for name, numbers in pending.items() if number in numbers)
         if tracks:
-            rows = slice(number * clips_per_shard, (number + 1) * clips_per_shard)
-            result.append(Shard(number=number, clips=tuple(clips[rows]), tracks=tracks))
+            rows = range(first, min(first + clips_per_shard, n_clips))
+            result.append(Shard(number=number, rows=rows, tracks=tracks))
     return result
+
+
+def shard_clips(index: Path, shards: Iterable[Shard]) -> list[list[Clip]]:
+    """Clips of each shard, from the saved index."""
+    return [
+        [
+            Clip(
+                clip_id=clip_id,
+                path=path,
+                start_s=start_s,
+                duration_s=None if np.isnan(duration_s) else duration_s,
+                key=key,
+            )
+            for (clip_id, path, start_s, duration_s), key in zip(
+                table.itertuples(index=False, name=None),
+                clip_keys(table["clip_id"], table["start_s"], table["duration_s"]).tolist(),
+                strict=True,
+            )
+        ]
+        for table in read_rows(
+            index, [shard.rows for shard in shards], ("clip_id", "path", "start_s", "duration_s")
+        )
+    ]
 
 
 def tasks(pending: Sequence[Shard], slots: int) -> list[tuple[Shard, ...]]:
@@ -153,45 +192,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def file_stamp(path: str) -> tuple[int, int]:
+def file_stamp(path: str | Path) -> tuple[int, int]:
     """Size of a file and its time of change in ns; -1 and -1 where there is none to see."""
     try:
-        found = Path(path).stat()
+        found = os.stat(path)  # noqa: PTH116  (Path takes a multiple of the time)
     except OSError:
         return -1, -1
     return found.st_size, found.st_mtime_ns
-
-
-def explain(old: ClipIndex, new: ClipIndex) -> list[str]:
-    """What changed between the index in the cache and the one of this run, one line each."""
-    before, after = (_identities(index) for index in (old, new))
-    added = [clip for clip in after if clip not in before]
-    removed = [clip for clip in before if clip not in after]
-    both = [(clip, before[clip], after[clip]) for clip in after if clip in before]
-    changed = [clip for clip, old_facts, facts in both if old_facts[1:] != facts[1:]]
-    moved = [
-        clip for clip, old_facts, facts in both if old_facts[1:] == facts[1:] and old_facts != facts
-    ]
-    lines = [_line("added", added), _line("removed", removed), _line("changed", changed)]
-    if moved:
-        lines.append(f"{_line('moved to another row', moved)}: their shards are computed again")
-    if not any(lines) and old.digest != new.digest:
-        lines.append("labels or splits changed; embeddings stay")
-    return [line for line in lines if line]
-
-
-def _identities(index: ClipIndex) -> dict[str, tuple[int, float, float]]:
-    columns = index.clips[["clip_id", "start_s", "duration_s"]]
-    return {
-        str(clip_id): (row, start_s, -1.0 if np.isnan(duration_s) else duration_s)
-        for row, (clip_id, start_s, duration_s) in enumerate(
-            columns.itertuples(index=False, name=None)
-        )
-    }
-
-
-def _line(what: str, clip_ids: Sequence[str]) -> str:
-    if not clip_ids:
-        return ""
-    names = ", ".join(clip_ids[:3]) + (", ..." if len(clip_ids) > 3 else "")
-    return f"{len(clip_ids)} clip{'s' * (len(clip_ids) > 1)} {what} ({names})"

@@ -1,13 +1,10 @@
-"""Planning: teachers are built, tracks described, pending shards found. Nothing is written."""
+"""Planning: teachers are built, tracks described, changes found. Nothing is written."""
 
-import hashlib
 import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +13,12 @@ import numpy as np
 from understudy import cache as stores
 from understudy import schema
 from understudy import teachers as registry
-from understudy.cache import StoreWriter, Track, clip_key
+from understudy.cache import StoreWriter, Track
 from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError, ConfigError, DataError
 from understudy.extract import plan
-from understudy.extract.plan import Clip, Job, TrackJob
+from understudy.extract.changes import changes
+from understudy.extract.plan import Job, TrackJob
 from understudy.index import ClipIndex
 
 if TYPE_CHECKING:
@@ -39,8 +37,8 @@ class Extraction:
 
     index: ClipIndex
     job: Job
-    clips: tuple[Clip, ...]
     teachers: Mapping[str, "Teacher"]
+    changes: list[str]  # since the extraction before, for people
 
     @property
     def dataset_dir(self) -> Path:
@@ -135,7 +133,7 @@ def prepare(
         max(plan.clip_bytes(track) for track, _ in planned),
     )
     tracks = [_fitted(track, frames, dataset_dir, clips_per_shard) for track, frames in planned]
-    _check_collection(index, dataset_dir / INDEX)
+    changed = changes(index, dataset_dir / INDEX)
     by_name = dict(teachers)
     device = str(next((t.device for t in teachers.values()), "cpu"))
     # On a CPU one thread a task scales best; a GPU wants one task, with many decoders.
@@ -159,22 +157,7 @@ def prepare(
         slots=slots,
         decode_threads=max(1, min(MAX_DECODE_THREADS, plan.cores() // slots)),
     )
-    return Extraction(index=index, job=job, clips=_clips(index), teachers=by_name)
-
-
-def _check_collection(index: ClipIndex, saved: Path) -> None:
-    """Raises CacheError where the cache holds another collection under the same name."""
-    try:
-        old = ClipIndex.load(saved, index.root)
-    except DataError:  # none yet, or one that the run replaces
-        return
-    here, there = (list(each.clips["clip_id"]) for each in (index, old))
-    if there and set(here).isdisjoint(there):
-        raise CacheError(
-            f"{saved} lists {len(there)} clips ('{there[0]}', ...) and none of the {len(here)} "
-            f"here ('{here[0]}', ...): another collection of the same name '{index.name}'. Use "
-            "another --cache or, for a folder, another name: --option name=NAME"
-        )
+    return Extraction(index=index, job=job, teachers=by_name, changes=changed)
 
 
 def _teacher_track(
@@ -263,67 +246,6 @@ def _track_job(track: Track, teacher: "Teacher | None", writer: StoreWriter) -> 
         rate_hz=AUDIO_RATE_HZ if teacher is None else teacher.card.sample_rate,
         resampler=AUDIO_RESAMPLER if teacher is None else teacher.card.resampler,
     )
-
-
-def _clips(index: ClipIndex) -> tuple[Clip, ...]:
-    columns = index.clips[["clip_id", "path", "start_s", "duration_s"]]
-    return tuple(
-        Clip(
-            row=row,
-            clip_id=clip_id,
-            path=str(index.absolute(row)),
-            relative=path,
-            start_s=start_s,
-            duration_s=None if np.isnan(duration_s) else duration_s,
-            key=int(clip_key(clip_id, start_s, duration_s)),
-        )
-        for row, (clip_id, path, start_s, duration_s) in enumerate(
-            columns.itertuples(index=False, name=None)
-        )
-    )
-
-
-def pending(planned: Extraction) -> dict[str, dict[int, str]]:
-    """Why which shards are to be computed: track -> shard number -> reason."""
-    return {
-        item.track.name: {
-            number: reason
-            for number in range(planned.n_shards)
-            if (reason := _pending_reason(planned, item.writer, number))
-        }
-        for item in planned.job.tracks
-    }
-
-
-def _pending_reason(planned: Extraction, writer: StoreWriter, number: int) -> str | None:
-    rows = writer.rows(number)
-    clips = planned.clips[rows.start : rows.stop]
-    reason = writer.pending(number, np.array([clip.key for clip in clips], np.uint64))
-    if reason is not None:
-        return reason
-    record = writer.record(number) or {}
-    notes = record.get("notes", {})
-    before = (notes.get("file_bytes", ()), notes.get("file_mtime_ns", repeat(None)))
-    for clip, size, changed, sha256 in zip(
-        clips, *before, record.get("audio_sha256", ()), strict=False
-    ):
-        now, now_changed = plan.file_stamp(clip.path)
-        if now not in (size, -1):
-            was = "missing" if size == -1 else f"{size} bytes"
-            return f"{clip.relative} was {was} and has {now} bytes now"
-        if now != -1 and now_changed != changed and _sha256(clip.path, now_changed) != sha256:
-            return f"{clip.relative} has other content now"
-    return None
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: str, changed: int) -> str:
-    """Of a file's bytes; `changed` is its time, so that a file is read once as long as it stays."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

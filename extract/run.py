@@ -19,10 +19,11 @@ from understudy import cache as stores
 from understudy.cache import StoreWriter
 from understudy.cache.files import read_json
 from understudy.cache.store import INDEX, Store
-from understudy.errors import CacheError, DataError
+from understudy.errors import CacheError
 from understudy.extract import ledger, plan
+from understudy.extract.pending import pending
 from understudy.extract.plan import Shard
-from understudy.extract.prepare import BATCH_WINDOWS, Extraction, build, forecast, pending, prepare
+from understudy.extract.prepare import BATCH_WINDOWS, Extraction, build, forecast, prepare
 from understudy.extract.progress import Bar, Progress, Report, size
 from understudy.index import ClipIndex
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from understudy.teachers.base import Teacher
 
 LEDGER = "ledger.csv"
+COUNTED = ("clipped_samples", "clipped_clips", "memory_back_offs")  # notes of commit records
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +105,14 @@ def run(
     Args:
         say: Is told what is worth knowing before the work begins.
     """
-    check_space(planned)
     began = time.monotonic()
     done = Progress()
     with stores.lock(planned.dataset_dir):
-        for line in _changes(planned):
+        for line in planned.changes:
             say(line)
-        missing = pending(planned)
-        shards = plan.shards(planned.clips, planned.job.clips_per_shard, missing)
+        missing = pending(planned, remember=True)
+        _check_space(planned, missing)
+        shards = plan.shards(planned.job.n_clips, planned.job.clips_per_shard, missing)
         _sweep(planned.dataset_dir)
         planned.index.save(planned.dataset_dir / INDEX)
         for item in planned.job.tracks:
@@ -132,9 +134,9 @@ def run(
     return _report(planned, records, done, wall_s)
 
 
-def check_space(planned: Extraction) -> None:
+def _check_space(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> None:
     """Raises CacheError where the disk lacks the space for what is pending."""
-    found = forecast(planned, pending(planned))
+    found = forecast(planned, missing)
     if found.needed_bytes > found.free_bytes:
         raise CacheError(
             f"{planned.dataset_dir}: {size(found.needed_bytes)} are needed and "
@@ -155,23 +157,10 @@ def _compute(
         if scheduler is None and workers == 1:
             for teacher in planned.teachers.values():
                 stack.callback(worker.lend(teacher, planned.job.device))
-        bar = stack.enter_context(Bar(sum(len(shard.clips) for shard in shards), show=progress))
+        bar = stack.enter_context(Bar(sum(len(shard.rows) for shard in shards), show=progress))
         client = stack.enter_context(cluster.connect(scheduler, workers, planned.job.slots))
         tasks = plan.tasks(shards, planned.job.slots)
         return cluster.drive(client, planned.job, tasks, bar.update)
-
-
-def _changes(planned: Extraction) -> list[str]:
-    """How the dataset differs from the one in the cache."""
-    path = planned.dataset_dir / INDEX
-    if not path.exists():
-        return []
-    try:
-        old = ClipIndex.load(path, planned.index.root)
-    except DataError as error:
-        return [f"{error}; it is replaced"]
-    lines = plan.explain(old, planned.index)
-    return [f"the dataset changed: {line}" for line in lines]
 
 
 def _sweep(dataset_dir: Path) -> None:
@@ -182,9 +171,8 @@ def _sweep(dataset_dir: Path) -> None:
 
 
 def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
-    """Commit records of all stores of a dataset, by the store's folder name, without failures of
-    clips that the dataset no longer has."""
-    clip_ids = set(planned.index.clips["clip_id"])
+    """What the end of a run tells of all commit records of a dataset, by the store's folder name;
+    without failures of clips that the dataset no longer has."""
     result = {}
     for path in stores.stores(planned.dataset_dir):
         store = Store.open(path)
@@ -192,9 +180,20 @@ def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
         for shard in range(min(store.n_shards, planned.n_shards)):
             with suppress(CacheError):
                 record = read_json(store.record_path(shard))
-                failures = record.get("failures", [])
-                kept = [failure for failure in failures if failure["clip_id"] in clip_ids]
-                found.append({**record, "failures": kept})
+                notes = record.get("notes", {})
+                found.append(
+                    {
+                        "failures": record.get("failures", []),
+                        "bytes": sum(file["bytes"] for file in record["files"].values()),
+                        "notes": {name: notes.get(name, 0) for name in COUNTED},
+                    }
+                )
+    records = [record for found in result.values() for record in found]
+    failed = {failure["clip_id"] for record in records for failure in record["failures"]}
+    clip_ids = planned.index.clips["clip_id"]
+    known = set(clip_ids[clip_ids.isin(list(failed))])
+    for record in records:
+        record["failures"] = [each for each in record["failures"] if each["clip_id"] in known]
     return result
 
 
@@ -226,14 +225,10 @@ def _report(
     failed = ledger.lines(mine)
     notes: Counter[str] = Counter()
     for record in (record for shards in mine.values() for record in shards):
-        for key in ("clipped_samples", "clipped_clips", "memory_back_offs"):
-            notes[key] += record.get("notes", {}).get(key, 0)
+        notes.update(record["notes"])
     return Report(
         stores=planned.stores,
-        bytes={
-            name: sum(file["bytes"] for record in shards for file in record["files"].values())
-            for name, shards in mine.items()
-        },
+        bytes={name: sum(record["bytes"] for record in shards) for name, shards in mine.items()},
         n_clips=planned.job.n_clips,
         n_failed=len({line.clip_id for line in failed}),
         reasons=ledger.reasons(failed),

@@ -22,6 +22,7 @@ from understudy.cache import ShardPayload
 from understudy.errors import AudioError, DataError
 from understudy.extract.plan import Clip, TrackJob, file_stamp, samples_at
 from understudy.extract.spool import BLOCK_SAMPLES, LONG_S, Samples, Spool, resampled
+from understudy.index import inside
 from understudy.teachers.base import Teacher
 from understudy.timing import WindowPlan
 
@@ -53,20 +54,21 @@ class Loaded:
 def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str, scratch: str) -> Loaded:
     """Decodes a clip once and resamples it once per (rate, resampler).
 
-    A file that cannot be decoded is a `failure`, not an exception. Clips beyond `LONG_S` are kept
-    in nameless files in the folder `scratch`.
+    A file that cannot be decoded, or that lies outside `root`, is a `failure`, not an exception.
+    Clips beyond `LONG_S` are kept in nameless files in the folder `scratch`.
 
     Raises:
         DataError: The file is missing because the whole dataset's folder is.
         CacheError: `scratch` cannot be written.
     """
     began = time.perf_counter()
-    loaded = Loaded(clip=clip, file_stamp=file_stamp(clip.path))
+    loaded = Loaded(clip=clip, file_stamp=file_stamp(Path(root, clip.path)))
     try:
+        path = inside(Path(root), clip.path)
         if (clip.duration_s or 0.0) > LONG_S:
-            _load_long(loaded, wanted, scratch)
+            _load_long(loaded, path, wanted, scratch)
         else:
-            decoded = audio.decode(clip.path, clip.start_s, clip.duration_s, digest=True)
+            decoded = audio.decode(path, clip.start_s, clip.duration_s, digest=True)
             loaded.sha256 = decoded.sha256 or ""
             loaded.duration_s = len(decoded.samples) / decoded.rate_hz
             for rate_hz, resampler in wanted:
@@ -78,17 +80,19 @@ def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str, scratch: str)
             raise DataError(f"{root}: the dataset's folder went away during extraction") from None
         status = "audio_not_finite" if error.reason == audio.NON_FINITE else "undecodable"
         loaded.failure = Failure(status=status, reason=error.reason)
+    except DataError as error:  # a link out of the root
+        loaded.failure = Failure(status="undecodable", reason=str(error))
     loaded.read_s = time.perf_counter() - began
     return loaded
 
 
-def _load_long(loaded: Loaded, wanted: Iterable[tuple[int, str]], scratch: str) -> None:
+def _load_long(loaded: Loaded, path: Path, wanted: Iterable[tuple[int, str]], scratch: str) -> None:
     clip = loaded.clip
     decoded = Spool(scratch)
-    with audio.stream(clip.path, clip.start_s, clip.duration_s) as (from_hz, blocks):
+    with audio.stream(path, clip.start_s, clip.duration_s) as (from_hz, blocks):
         for block in blocks:
             decoded.append(block)
-    loaded.sha256 = audio.sha256(clip.path)
+    loaded.sha256 = audio.sha256(path)
     loaded.duration_s = len(decoded) / from_hz
     for rate_hz, resampler in wanted:
         loaded.samples[rate_hz, resampler] = resampled(
@@ -374,7 +378,7 @@ class ShardTrack:
             "failures": [
                 {
                     "clip_id": self.clips[row].clip_id,
-                    "path": self.clips[row].relative,
+                    "path": self.clips[row].path,
                     "status": failure.status,
                     "reason": failure.reason,
                 }

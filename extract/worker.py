@@ -8,10 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain
+from pathlib import Path
 
 from understudy import config, teachers
 from understudy.cache import StoreWriter
-from understudy.extract.plan import Clip, Job, Shard
+from understudy.cache.store import INDEX
+from understudy.extract.plan import Clip, Job, Shard, shard_clips
 from understudy.extract.progress import Progress
 from understudy.extract.shard import Loaded, ShardTrack, load
 from understudy.teachers import TeacherSpec
@@ -55,19 +58,21 @@ def process(
             raise Stopped
 
     with ThreadPoolExecutor(job.decode_threads) as pool, ThreadPoolExecutor(1) as disk:
-        clips = (clip for shard in shards for clip in shard.clips)
+        clips = shard_clips(Path(job.dataset_dir) / INDEX, shards)
         stream = ahead(
-            pool, partial(load, wanted=wanted, root=job.root, scratch=job.dataset_dir), clips
+            pool,
+            partial(load, wanted=wanted, root=job.root, scratch=job.dataset_dir),
+            chain.from_iterable(clips),
         )
         writing: Future[float] | None = None
         try:
-            for shard in shards:
+            for shard, owned in zip(shards, clips, strict=True):
                 parts = {
-                    name: ShardTrack(jobs[name], computing[name], shard.clips, job.batch_windows)
+                    name: ShardTrack(jobs[name], computing[name], owned, job.batch_windows)
                     for name in shard.tracks
                 }
                 files = []
-                for row in range(len(shard.clips)):
+                for row in range(len(owned)):
                     began = time.perf_counter()
                     loaded = next(stream)
                     step.wait_s += time.perf_counter() - began

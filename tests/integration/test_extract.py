@@ -1,6 +1,8 @@
 """Extraction from recordings to stores, inside this process unless said otherwise."""
 
 import csv
+import hashlib
+import os
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -18,6 +20,7 @@ from understudy.cache import CacheReader, StoreWriter
 from understudy.errors import CacheError, ConfigError, UnderstudyError
 from understudy.extract import cluster, extract, prepare, run, worker
 from understudy.extract.cli import command
+from understudy.extract.pending import pending
 from understudy.extract.progress import Progress
 from understudy.index import ClipIndex
 from understudy.teachers.base import Teacher
@@ -199,7 +202,7 @@ def test_added_clips_extend_and_changed_ones_are_done_again(root: Path, tmp_path
 
     said: list[str] = []
     planned = plan_of(load(root), tmp_path / "cache")
-    assert {k: sorted(v) for k, v in prepare.pending(planned).items()} == {"spectral": [1, 3]}
+    assert {k: sorted(v) for k, v in pending(planned).items()} == {"spectral": [1, 3]}
     report = run.run(planned, say=said.append)
     assert report.done.shards == 2
     assert said == [
@@ -225,9 +228,7 @@ def test_a_file_of_another_size_is_done_again(root: Path, tmp_path: Path):
     extract(load(root), ["spectral"], tmp_path / "cache", clips_per_shard=3)
     with (root / "8.wav").open("ab") as file:
         file.write(b"LIST\0\0\0\0")
-    ((number, reason),) = prepare.pending(plan_of(load(root), tmp_path / "cache"))[
-        "spectral"
-    ].items()
+    ((number, reason),) = pending(plan_of(load(root), tmp_path / "cache"))["spectral"].items()
     assert number == 2
     assert "8.wav" in reason
 
@@ -242,13 +243,48 @@ def test_other_audio_of_the_same_size_is_done_again(root: Path, tmp_path: Path):
     planned = prepare.prepare(
         load(root), prepare.build(["spectral"]), tmp_path / "cache", audio=False
     )
-    assert prepare.pending(planned) == {"spectral": {3: "3.wav has other content now"}}
+    assert pending(planned) == {"spectral": {3: "3.wav has other content now"}}
     extract(load(root), ["spectral"], tmp_path / "cache")
     after = CacheReader(store).gather(range(10))[0]
     changed = [
         not np.array_equal(*pair, equal_nan=True) for pair in zip(before, after, strict=True)
     ]
     assert np.flatnonzero(changed).tolist() == [3]
+
+
+def test_touched_files_are_read_once_more_and_not_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    extract(load(root), ["spectral"], tmp_path / "cache", clips_per_shard=4, audio=True)
+    before = arrays(tmp_path / "cache" / "studio")
+    for path in root.iterdir():  # what copying a dataset does
+        os.utime(path, ns=(1, 1))
+    reads: list[object] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr("hashlib.file_digest", lambda *a: (reads.append(a), digest(*a))[1])
+    planned = plan_of(load(root), tmp_path / "cache", audio=True)
+    assert not any(pending(planned).values())
+    assert len(reads) == 10  # once for both stores; nothing was written
+    assert run.run(planned).done.shards == 0
+    assert len(reads) == 20
+    assert run.run(plan_of(load(root), tmp_path / "cache", audio=True)).done.shards == 0
+    assert len(reads) == 20
+    assert arrays(tmp_path / "cache" / "studio") == before
+    record(root / "3.wav", 0.9, seed=77)
+    assert run.run(plan_of(load(root), tmp_path / "cache", audio=True)).done.shards == 1
+
+
+def test_a_link_out_of_the_root_is_told(root: Path, tmp_path: Path):
+    record(tmp_path / "secret.wav", 1.0)
+    (root / "link.wav").symlink_to(tmp_path / "secret.wav")
+    arguments = ["folder", "--root", str(root), "--teacher", "spectral", "--audio"]
+    arguments += ["--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(command, arguments)
+    assert "11 clips: 10 ok, 1 failed" in result.output
+    lines = ledger(tmp_path / "cache" / "studio")
+    assert {(line["clip_id"], line["status"]) for line in lines} == {("link.wav", "undecodable")}
+    assert "out of the root" in lines[0]["reason"]
+    assert "nothing to do" in CliRunner().invoke(command, arguments).output
 
 
 def test_clips_that_went_are_neither_counted_nor_listed(root: Path, tmp_path: Path):
@@ -329,12 +365,13 @@ def test_dry_run_writes_nothing_and_a_full_disk_is_refused(
     result = CliRunner().invoke(command, [*given, "--audio", "--dry-run"])
     assert "10 clips, 0.00 h of audio, 10 shards of 1 clips" in result.output
     assert "10 of 10 shards to do" in result.output
+    assert not cache_dir.exists()
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free=100))
     assert "lacks the space" in CliRunner().invoke(command, [*given, "--dry-run"]).output
     with pytest.raises(CacheError, match="100 B are free"):
         extract(load(root), ["spectral"], cache_dir)
-    assert not cache_dir.exists()
+    assert not [path for path in cache_dir.rglob("*") if path.suffix in (".zarr", ".parquet")]
 
 
 def test_a_failing_disk_ends_the_run_and_the_next_one_continues(

@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,10 @@ def test_defaults_and_types():
         ({"path": ["a/../../x"] * 6}, "leaves the root"),
         ({"path": ["/etc/passwd"] * 6}, "is absolute"),
         ({"path": [""] * 6}, "is empty"),
+        ({"path": [*"abcde", "f/.."]}, r"path 'f/\.\.' leaves the root"),
+        ({"path": ["a\0b"] * 6}, "is empty or holds a NUL"),
+        ({"group": pd.Series([*"abcde", b"f"], dtype=object)}, "group b'f': wanted UTF-8 text"),
+        ({"split": pd.Series([1] * 6)}, "split 1: wanted UTF-8 text"),
         ({"duration_s": [0.0] * 6}, "duration_s of clip 0"),
         ({"duration_s": [1.0] * 5 + [np.inf]}, "duration_s of clip 5"),
         ({"duration_s": ["long"] * 6}, "wanted numbers"),
@@ -117,6 +123,20 @@ def test_what_does_not_hold_is_refused(change, message):
 def test_missing_column_is_named():
     with pytest.raises(DataError, match="missing path"):
         ClipIndex("set", pd.DataFrame({"clip_id": ["a"]}), np.zeros(1), ("x",), Path())
+
+
+def test_names_that_only_look_like_a_way_out_are_fine():
+    paths = ["..a", "a..", "a/..b/c", "...", "a/...", "b\\..\\c"]
+    assert make(path=paths).clips["path"].tolist() == paths
+
+
+def test_digest_of_many_rows_is_that_of_one_json_list():
+    ids = [f"ключ {i}" for i in range(70_000)]
+    index = make(70_000, clip_id=ids)
+    parts = (ids, [""] * 70_000)
+    wanted = hashlib.sha256("".join(map(json.dumps, parts)).encode() + b"<i8(70000,)")
+    wanted.update(np.zeros(70_000, np.int64).tobytes())
+    assert index.split_digest == wanted.hexdigest()
 
 
 def test_absolute_follows_links_and_stays_inside(tmp_path):

@@ -5,7 +5,7 @@ finds damage.
 """
 
 from understudy.cache.checks import Problem, verify
-from understudy.cache.identity import Track, clip_key
+from understudy.cache.identity import Track, clip_key, clip_keys
 from understudy.cache.locking import lock
 from understudy.cache.reader import CacheReader
 from understudy.cache.stores import clips_per_shard, find, stores
@@ -18,6 +18,7 @@ __all__ = [
     "StoreWriter",
     "Track",
     "clip_key",
+    "clip_keys",
     "clips_per_shard",
     "find",
     "lock",

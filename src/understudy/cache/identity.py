@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,5 +150,17 @@ def clip_key(clip_id: str, start_s: float = 0.0, duration_s: float = math.nan) -
 
     The file's place does not enter, so a collection may be moved; a changed length does.
     """
-    text = f"{clip_id}\n{float(start_s)!r}\n{float(duration_s)!r}"
-    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()))
+    return clip_keys([clip_id], [start_s], [duration_s])[0]
+
+
+def clip_keys(
+    clip_ids: Iterable[str], starts_s: Iterable[float], durations_s: Iterable[float]
+) -> np.ndarray:
+    """`clip_key` of each clip, uint64 (clip,)."""
+    digests = [
+        hashlib.blake2b(
+            f"{clip_id}\n{float(start_s)!r}\n{float(duration_s)!r}".encode(), digest_size=8
+        ).digest()
+        for clip_id, start_s, duration_s in zip(clip_ids, starts_s, durations_s, strict=True)
+    ]
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)

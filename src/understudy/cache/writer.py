@@ -166,14 +166,25 @@ class StoreWriter:
             return None
         return record
 
-    def pending(self, shard: int, clip_keys: np.ndarray | None = None) -> str | None:
+    def annotate(self, shard: int, record: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+        """Writes a shard's commit record again, with some of its notes replaced."""
+        notes = {**record.get("notes", {}), **notes}
+        files.write_json(self._store.record_path(shard), {**record, "notes": notes})
+
+    def pending(
+        self,
+        shard: int,
+        clip_keys: np.ndarray | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> str | None:
         """Why a shard must be written (again); None if it is committed.
 
         Args:
             shard: Its number.
             clip_keys: uint64 (clip,) of its rows by the index; None compares the files alone.
+            record: Its commit record, if it was read already.
         """
-        record = self.record(shard)
+        record = record or self.record(shard)
         if record is None:
             return "not written yet"
         if record["shard"] != shard or record["identity_sha256"] != self.identity_sha256:

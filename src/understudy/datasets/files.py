@@ -50,13 +50,15 @@ def audio_files(root: Path) -> list[str]:
 
 
 def headers(root: Path, paths: Sequence[str]) -> list[audio.AudioInfo | AudioError]:
-    """Header, or why there is none, of every file; a path that leaves `root` is a DataError."""
+    """Header, or why there is none, of every file; none is read of a path that leaves `root`."""
 
     def header(path: str) -> audio.AudioInfo | AudioError:
         try:
             return audio.info(inside(root, path))
         except AudioError as error:
             return AudioError(path, error.reason)
+        except DataError as error:
+            return AudioError(path, str(error))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         bar = tqdm(total=len(paths), desc="headers", unit="file", disable=None, leave=False)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from understudy import audio
 from understudy.datasets.release import CORRUPT, MISSING, SHORT
-from understudy.errors import AudioError
+from understudy.errors import AudioError, DataError
 from understudy.index import ClipIndex, inside
 
 KINDS = (MISSING, CORRUPT, SHORT)
@@ -62,14 +62,16 @@ def verify(
 
 
 def _fault(index: ClipIndex, row: int, shortest_s: float, quick: bool) -> tuple[str, str] | None:
-    path = inside(index.root, index.clips["path"].iat[row])
     try:
+        path = inside(index.root, index.clips["path"].iat[row])
         promised_s = duration_s = audio.info(path).duration_s
         if not quick:
             decoded = audio.decode(path)
             duration_s = len(decoded.samples) / decoded.rate_hz
     except AudioError as error:
         return MISSING if error.reason == audio.MISSING else CORRUPT, error.reason
+    except DataError as error:  # a link out of the root
+        return CORRUPT, str(error)
     if duration_s < promised_s - _TOLERANCE_S:
         return CORRUPT, f"{duration_s:.2f} s can be decoded, the header promises {promised_s:.2f} s"
     if duration_s < shortest_s:

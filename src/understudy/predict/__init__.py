@@ -184,8 +184,7 @@ def check_rows(index: ClipIndex, reader: cache.CacheReader) -> None:
         raise CacheError(
             f"{reader.path}: {reader.n_clips} clips, index {index.name} has {len(index)}: {advice}"
         )
-    columns = (index.clips[name] for name in ("clip_id", "start_s", "duration_s"))
-    wanted = np.array([cache.clip_key(*clip) for clip in zip(*columns, strict=True)], np.uint64)
+    wanted = cache.clip_keys(*(index.clips[c] for c in ("clip_id", "start_s", "duration_s")))
     extracted = reader.status[: len(index)] != schema.load().code("missing")
     changed = np.flatnonzero(extracted & (reader.store.read("clip_key")[: len(index)] != wanted))
     if len(changed):

@@ -1,0 +1,95 @@
+"""What of a planned extraction is yet to be computed: shards that are not committed as planned."""
+
+import hashlib
+import os
+from functools import cached_property
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from understudy import cache as stores
+from understudy.cache import StoreWriter
+from understudy.extract.plan import file_stamp
+from understudy.extract.prepare import Extraction
+from understudy.index import ClipIndex
+
+
+def pending(planned: Extraction, *, remember: bool = False) -> dict[str, dict[int, str]]:
+    """Why which shards are to be computed: track -> shard number -> reason.
+
+    Args:
+        planned: The extraction.
+        remember: Write down the new time of files that were touched, or copied, and turned out to
+            hold the same bytes, so that they are not read again. The caller holds the lock.
+    """
+    tracks = planned.job.tracks
+    reasons: dict[str, dict[int, str]] = {item.track.name: {} for item in tracks}
+    for number in range(planned.n_shards):
+        clips = _ShardClips(planned.index, tracks[0].writer.rows(number))
+        for item in tracks:
+            reason = _reason(item.writer, number, clips, remember)
+            if reason is not None:
+                reasons[item.track.name][number] = reason
+    return reasons
+
+
+class _ShardClips:
+    """What is asked about a shard's clips, found out once for all tracks."""
+
+    def __init__(self, index: ClipIndex, rows: range) -> None:
+        self._index, self._rows = index, slice(rows.start, rows.stop)
+        self._sha256: dict[int, str] = {}
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """uint64 (clip,)."""
+        clips = self._index.clips.iloc[self._rows]
+        return stores.clip_keys(*(clips[name] for name in ("clip_id", "start_s", "duration_s")))
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Relative to the root."""
+        return self._index.clips["path"].iloc[self._rows].tolist()
+
+    @cached_property
+    def stamps(self) -> list[tuple[int, int]]:
+        """`file_stamp` of each file now."""
+        return [file_stamp(self._absolute(path)) for path in self.paths]
+
+    def sha256(self, row: int) -> str:
+        """Of a file's bytes as they are now; empty where they cannot be read."""
+        if row not in self._sha256:
+            try:
+                with Path(self._absolute(self.paths[row])).open("rb") as file:
+                    self._sha256[row] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError:
+                self._sha256[row] = ""
+        return self._sha256[row]
+
+    def _absolute(self, path: str) -> str:
+        return os.path.join(self._index.root, path)  # noqa: PTH118  (a Path takes 5 times as long)
+
+
+def _reason(writer: StoreWriter, number: int, clips: _ShardClips, remember: bool) -> str | None:
+    record = writer.record(number)
+    if record is None:
+        return "not written yet"
+    reason = writer.pending(number, clips.keys, record)
+    if reason is not None:
+        return reason
+    notes = record.get("notes", {})
+    sizes, times = notes.get("file_bytes", ()), notes.get("file_mtime_ns", repeat(None))
+    seen = []
+    for row, ((size, time), size_then, time_then, sha256_then) in enumerate(
+        zip(clips.stamps, sizes, times, record.get("audio_sha256", ()), strict=False)
+    ):
+        if size not in (size_then, -1):
+            was = "missing" if size_then == -1 else f"{size_then} bytes"
+            return f"{clips.paths[row]} was {was} and has {size} bytes now"
+        if size != -1 and time != time_then and clips.sha256(row) != sha256_then:
+            return f"{clips.paths[row]} has other content now"
+        seen.append(time_then if size == -1 else time)
+    if remember and seen and seen != notes.get("file_mtime_ns"):
+        writer.annotate(number, record, {"file_mtime_ns": seen})
+    return None
