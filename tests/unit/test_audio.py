@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy import audio
+from understudy.audio import decoding, mpeg
 from understudy.errors import AudioError
 
 RATE_HZ = 16000
@@ -50,7 +51,7 @@ def test_blocks_do_not_show(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"a.{suffix}"
     audio.write(path, noise(RATE_HZ * 6), RATE_HZ)
     whole = audio.decode(path).samples
-    monkeypatch.setattr(audio, "_BLOCK_SAMPLES", 4097)
+    monkeypatch.setattr(decoding, "_BLOCK_SAMPLES", 4097)
     np.testing.assert_array_equal(audio.decode(path).samples, whole)
 
 
@@ -147,7 +148,7 @@ def _without_frame_count(path):
     """Cuts the Xing or Info frame off an MP3."""
     data = path.read_bytes()
     assert b"Xing" in data[:64] or b"Info" in data[:64]
-    path.write_bytes(data[audio._mpeg_frame_bytes(data[:4]) :])
+    path.write_bytes(data[mpeg.frame_bytes(data[:4]) :])
 
 
 @pytest.mark.parametrize("loud_first", [True, False])
@@ -169,6 +170,27 @@ def test_mp3_of_variable_rate_without_a_count_is_read_to_its_end(tmp_path, loud_
     assert 0 <= len(decoded) - len(whole) < 0.2 * rate_hz  # encoder delay and padding
     loud = np.abs(decoded) > 0.05
     assert loud.sum() == pytest.approx((np.abs(whole) > 0.05).sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_follows_the_last_frame_of_an_mp3_is_ignored(tmp_path, mode, counted):
+    path = tmp_path / "a.mp3"
+    samples = noise(RATE_HZ * 3)
+    with soundfile.SoundFile(
+        path, "w", RATE_HZ, 1, compression_level=0.5, bitrate_mode=mode
+    ) as file:
+        file.write(samples)
+    if not counted:
+        _without_frame_count(path)
+    whole, data = audio.decode(path).samples, path.read_bytes()
+    junk = np.random.default_rng(0).bytes(100_000)
+    tag = b"APETAGEX" + junk[:400] + b"APETAGEX" + bytes(24) + b"TAG" + b"x" * 125
+    for tail in (b"TAG" + b"x" * 125, tag, bytes(5000), junk, b"<html>" * 300, data[:3]):
+        path.write_bytes(data + tail)
+        decoded = audio.decode(path).samples
+        np.testing.assert_array_equal(decoded, whole)
+        assert abs(audio.info(path).n_samples - len(whole)) <= 1152
 
 
 def test_truncated_mp3_gives_what_it_has(tmp_path):
@@ -269,4 +291,4 @@ def test_real_clips_decode_and_resample_as_upstream(shared, golden, clip):
 def test_no_real_clip_is_taken_for_truncated(shared):
     paths = sorted((shared / "data" / "esc10" / "audio").glob("*.ogg"))
     assert len(paths) == 400
-    assert all(audio._ends_ogg_stream(path) for path in paths)
+    assert all(decoding.ends_ogg_stream(path) for path in paths)

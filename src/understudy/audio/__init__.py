@@ -1,0 +1,62 @@
+"""Decoding, resampling and writing audio: the one place that touches codecs and resamplers.
+
+Conventions: samples are float32 in about [-1, 1], mono unless said otherwise; a crop starts at
+sample `round(start_s * rate_hz)`.
+"""
+
+import soundfile
+import soxr
+
+from understudy.audio.decoding import (
+    EMPTY,
+    MISSING,
+    NO_SAMPLES,
+    NON_FINITE,
+    NOT_AUDIO,
+    SUFFIXES,
+    TRUNCATED,
+    UNREADABLE,
+    AudioInfo,
+    Decoded,
+    decode,
+    info,
+    sha256,
+    stream,
+)
+from understudy.audio.encoding import INT16_SCALE, from_int16, to_int16, write
+from understudy.audio.resampling import RESAMPLERS, resample, resampled_length
+
+__all__ = [
+    "EMPTY",
+    "INT16_SCALE",
+    "MISSING",
+    "NON_FINITE",
+    "NOT_AUDIO",
+    "NO_SAMPLES",
+    "RESAMPLERS",
+    "SUFFIXES",
+    "TRUNCATED",
+    "UNREADABLE",
+    "AudioInfo",
+    "Decoded",
+    "decode",
+    "from_int16",
+    "info",
+    "provenance",
+    "resample",
+    "resampled_length",
+    "sha256",
+    "stream",
+    "to_int16",
+    "write",
+]
+
+
+def provenance() -> dict[str, str]:
+    """Versions of the decoder and the resampler."""
+    return {
+        "soundfile": soundfile.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soxr": soxr.__version__,
+        "libsoxr": soxr.__libsoxr_version__,
+    }
