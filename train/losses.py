@@ -5,7 +5,8 @@ allows it, and a (batch, channel) tensor serves every step of the other. `mask` 
 (batch,) without steps, is False for items to leave out: whatever they hold, NaN included, neither
 the value nor a gradient sees it.
 
-Everything is computed in float32 with autocast off; float64 stays float64.
+Everything is computed in float32 with autocast off, but for the Gram matrix of `dc`; float64 stays
+float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from understudy.errors import ConfigError
 if TYPE_CHECKING:
     from understudy.train.stream import Mix
 
-IDENTICAL = {torch.float32: 1e-6, torch.float64: 1e-12}
+IDENTICAL = 1e-12
 """Squared distance, relative to the squared norms, up to which two items count as identical."""
 SQUARED_FLOOR = 1e-12
 """Added to squared distances (EAsT's constant): an item is 1e-6 from itself."""
@@ -60,9 +61,9 @@ def dc(
     Steps with fewer than 2 valid items (unbiased: 4) are left out of the mean over steps; without
     any step the loss is 1, with zero gradients.
 
-    Distances come from the Gram matrix of the centred features. Pairs nearer than `IDENTICAL`
-    count as duplicates, without a gradient, which is safe. In float32 the gradient of a pair
-    some hundred times nearer than the others is rough; pass float64 where that matters.
+    Distances come from the Gram matrix of the centred features, in float64: in float32 the
+    gradient of pairs a hundred times nearer than the others would be lost to rounding. Pairs
+    nearer than `IDENTICAL` count as duplicates, without a gradient, which is safe.
     """
     with torch.autocast(student.device.type, enabled=False):
         x, y, valid = _steps_first(student, teacher, mask)
@@ -181,6 +182,7 @@ def _steps_first(
 
 def _distances(x: Tensor, valid: Tensor, pair: Tensor) -> Tensor:
     """Euclidean distances (step, batch, batch) of the pairs that count; 0 for the others."""
+    dtype, x = x.dtype, x.double()
     n = valid.sum(-1).clamp(min=1).to(x.dtype)[:, None, None]
     # Without its mean over the batch the Gram matrix loses what the items have in common, and
     # with it nearly all of the cancellation below.
@@ -189,9 +191,9 @@ def _distances(x: Tensor, valid: Tensor, pair: Tensor) -> Tensor:
     norm = gram.diagonal(dim1=-2, dim2=-1)
     norms = norm[:, :, None] + norm[:, None, :]
     squared = norms - 2 * gram
-    apart = pair & (squared > IDENTICAL[x.dtype] * norms)  # an item is never apart from itself
+    apart = pair & (squared > IDENTICAL * norms)  # an item is never apart from itself
     distance = (torch.where(apart, squared, 0) + SQUARED_FLOOR).sqrt()
-    return torch.where(pair, distance, 0)
+    return torch.where(pair, distance, 0).to(dtype)
 
 
 def _centred(distance: Tensor, pair: Tensor, n: Tensor, unbiased: bool) -> Tensor:

@@ -31,8 +31,11 @@ def naive_dc(x, y):
     return (1 - ab / (aa * bb + 1e-9).sqrt()).mean()
 
 
-@pytest.mark.parametrize("case", ["iid", "common offset", "nearly identical", "duplicates"])
-@pytest.mark.parametrize("batch", [16, 64])
+NEAR = {f"a pair at {distance}": distance for distance in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)}
+
+
+@pytest.mark.parametrize("case", ["iid", "common offset", "nearly identical", "duplicates", *NEAR])
+@pytest.mark.parametrize("batch", [3, 16, 64])
 def test_dc_gradient_against_the_definition_in_float64(case, batch):
     x, y = (z.detach() for z in features(batch, 3, 256, 384))
     if case == "common offset":
@@ -40,8 +43,10 @@ def test_dc_gradient_against_the_definition_in_float64(case, batch):
     if case == "nearly identical":
         x = 1 + 1e-3 * x
     if case == "duplicates":
-        x[1], x[5], y[1] = x[0], x[0], y[0]
-    x = x.float().double()
+        x[1], x[5:6], y[2] = x[0], x[0], y[0]
+    if case in NEAR:
+        x[1], y[2] = x[0] + NEAR[case] * x[1], y[0] + NEAR[case] * y[2]
+    x, y = x.float().double(), y.float().double()
     results = []
     for loss, dtype in ((naive_dc, torch.float64), (losses.dc, torch.float32)):
         leaves = [z.to(dtype).requires_grad_() for z in (x, y)]
