@@ -5,28 +5,26 @@ statistics; C is chosen on the validation clips, the model refitted on both. It 
 directory like any trained system's.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import sklearn
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from understudy import __version__, checkpoint, config, metrics, predict, schema
 from understudy import cache as caches
 from understudy.cache import CacheReader
 from understudy.errors import CacheError, ConfigError, DataError, WeightsError
+from understudy.evaluate import logistic
 from understudy.index import ClipIndex
 
 SYSTEM = "teacher_lr"
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Values of C, the inverse of the regularisation's strength."""
 SILENCE_DB = -70.0
-MAX_ITERATIONS = 2000
+NEVER = -1e3
+"""Logit of a class that is never predicted: its softmax is 0."""
 BLOCK_CLIPS = 256
 IDENTITY = ("settings", "dataset", "fold", "index_digest", "split_digest", "stores")
 
@@ -112,13 +110,12 @@ def train(
             raise DataError(f"dataset {index.name}: no usable clip in its {name} split")
         parts.append((features[usable], index.labels[rows[usable]]))
     (x_train, y_train), (x_valid, y_valid) = parts
-    values = {}
-    for c in grid:
-        model, _ = fit(x_train, y_train, index, c, silence_db)
-        values[c] = _value(model.predict(x_valid), y_valid)
+    regression = Regression(x_train, y_train, index, silence_db)
+    values = {c: _value(regression.fit(c).predict(x_valid), y_valid) for c in sorted(grid)}
     chosen = max(values, key=lambda c: (values[c], -c))  # of equals the most regularised
     x, y = np.concatenate([x_train, x_valid]), np.concatenate([y_train, y_valid])
-    model, notes = fit(x, y, index, chosen, silence_db)
+    regression = Regression(x, y, index, silence_db)
+    model = regression.fit(chosen)
     about = {
         "digest": record["digest"],
         "c": chosen,
@@ -126,58 +123,65 @@ def train(
         "value": values[chosen],
         "grid": [{"c": c, "value": value} for c, value in values.items()],
         "n_clips": len(x),
-        **notes,
+        "constant_labels": regression.constant_labels,
+        "n_unconverged": regression.n_unconverged,
     }
     model.save(run_dir, about)
     return run_dir
 
 
-def fit(
-    features: np.ndarray, labels: np.ndarray, index: ClipIndex, c: float, silence_db: float
-) -> tuple[Model, dict[str, Any]]:
-    """Standardises and fits.
+class Regression:
+    """Clips, standardised, to be fitted for one C after the other.
 
     Multi-label: one binary regression per label on its known entries; a label with one kind of
     entry only gets a constant. Single-label: one multinomial regression; a class without clips is
     never predicted.
 
-    Returns:
-        The model, and notes: constant labels, and how many fits stopped at MAX_ITERATIONS.
+    Attributes:
+        constant_labels: Names of labels and classes there is nothing to learn of.
+        n_unconverged: Labels of the latest fit that stopped before its optimum.
     """
-    mean, std = features.mean(axis=0), features.std(axis=0)
-    std = np.where(std > 1e-7 * np.abs(mean), std, 1.0)
-    x = (features - mean) / std
-    weight = np.zeros((index.n_labels, x.shape[1]))
-    bias = np.zeros(index.n_labels)
-    constant: list[str] = []
-    n_unconverged = 0
-    if labels.ndim == 1:
-        present = np.unique(labels)
-        bias[:] = -1e3  # never predicted, and softmax of it is 0
-        bias[present] = 0.0
-        if len(present) > 1:
-            regression, converged = _regression(x, labels, c)
-            n_unconverged += not converged
-            coefficients, intercept = regression.coef_, np.asarray(regression.intercept_)
-            if len(present) == 2:  # scikit-learn gives the second class's logit alone
-                coefficients = np.concatenate([-coefficients, coefficients]) / 2
-                intercept = np.concatenate([-intercept, intercept]) / 2
-            weight[present], bias[present] = coefficients, intercept
-        constant = [name for k, name in enumerate(index.label_names) if k not in set(present)]
-    else:
-        for k, column in enumerate(labels.T):
-            known = column != 0
-            positive = column[known] == 1
-            if positive.all() or not positive.any():  # also where nothing is known
-                share = (positive.sum() + 1) / (len(positive) + 2)
-                bias[k] = np.log(share / (1 - share))
-                constant.append(index.label_names[k])
-                continue
-            regression, converged = _regression(x[known], positive, c)
-            n_unconverged += not converged
-            weight[k], bias[k] = regression.coef_[0], np.ravel(regression.intercept_)[0]
-    model = Model(mean, std, weight, bias, index.task, silence_db)
-    return model, {"constant_labels": constant, "n_unconverged": n_unconverged}
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, index: ClipIndex, silence_db: float
+    ) -> None:
+        self.mean, std = features.mean(axis=0), features.std(axis=0)
+        self.std = np.where(std > 1e-7 * np.abs(self.mean), std, 1.0)
+        self._task, self._silence_db = index.task, silence_db
+        self._bias = np.zeros(index.n_labels)
+        self._two_classes = False
+        if labels.ndim == 1:
+            self._fitted, targets = np.unique(labels, return_inverse=True)
+            self._bias[:] = NEVER
+            self._bias[self._fitted] = 0.0
+            self._two_classes = len(self._fitted) == 2
+            if self._two_classes:  # scikit-learn fits the second class's logit alone
+                targets = np.where(targets == 1, 1, -1)[:, None]
+        else:
+            positive, negative = (labels == 1).sum(axis=0), (labels == -1).sum(axis=0)
+            share = (positive + 1) / (positive + negative + 2)
+            self._bias[:] = np.log(share / (1 - share))
+            self._fitted = np.flatnonzero((positive > 0) & (negative > 0))
+            targets = labels[:, self._fitted]
+        learnt = set(self._fitted.tolist())
+        self.constant_labels = [n for k, n in enumerate(index.label_names) if k not in learnt]
+        self.n_unconverged = 0
+        enough = len(self._fitted) > (labels.ndim == 1)
+        x = (features - self.mean) / self.std
+        self._problem = logistic.Problem(x, targets) if enough else None
+
+    def fit(self, c: float) -> Model:
+        """The optimum for one C."""
+        weight, bias = np.zeros((len(self._bias), len(self.mean))), self._bias.copy()
+        if self._problem is not None:
+            found = self._problem.fit(c)
+            self.n_unconverged = int((~found.converged).sum())
+            weight[self._fitted], bias[self._fitted] = found.weight, found.bias
+            if self._two_classes:
+                sign = np.array([-0.5, 0.5])
+                weight[self._fitted] *= sign[:, None]
+                bias[self._fitted] *= sign
+        return Model(self.mean, self.std, weight, bias, self._task, self._silence_db)
 
 
 def clip_means(
@@ -218,13 +222,6 @@ def clip_means(
     return result, usable
 
 
-def _regression(x: np.ndarray, y: np.ndarray, c: float) -> tuple[LogisticRegression, bool]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        regression = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(x, y)
-    return regression, not caught
-
-
 def _value(scores: np.ndarray, labels: np.ndarray) -> float:
     if labels.ndim == 1:
         return metrics.accuracy(scores, labels)
@@ -260,7 +257,7 @@ def _record(
         "paths": {"cache": str(cache.absolute()), "root": str(index.root.absolute())},
         "provenance": {
             "understudy": __version__,
-            "scikit-learn": sklearn.__version__,
+            "torch": torch.__version__,
             "numpy": np.__version__,
         },
     }
