@@ -1,5 +1,6 @@
 """What a reader must know before comparing the numbers of a report."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from understudy.errors import UnderstudyError
 from understudy.evaluate.overlap import overlaps
 from understudy.evaluate.runs import Run, grouped
 
+NEAR_CHANCE = 0.03
+"""An average precision that is less above chance is called at chance, however many the clips."""
 FEW_RUNS = 10
 """Below this many runs of a system a table carries a caveat."""
 
@@ -26,7 +29,41 @@ def warnings(runs: Sequence[Run], transfers: Sequence[dict[str, Any]]) -> list[s
             ]
     for source, target in targets:
         found += [f"Transfer: {sentence}." for sentence in overlaps(target, [source])]
+    found += [sentence for table in transfers if (sentence := _at_chance(table))]
     return list(dict.fromkeys(found))
+
+
+def chance_bounds(
+    chance: dict[str, float | None], n_positive: dict[str, int]
+) -> dict[str, float | None]:
+    """Label -> average precision below which it cannot be told from chance.
+
+    Two standard errors of a share of `n_positive` clips, and at least `NEAR_CHANCE`, above chance.
+    """
+    return {
+        label: None
+        if level is None or not n_positive.get(label)
+        else level + max(NEAR_CHANCE, 2 * math.sqrt(level * (1 - level) / n_positive[label]))
+        for label, level in chance.items()
+    }
+
+
+def _at_chance(table: dict[str, Any]) -> str | None:
+    """Suspicion of a wrong label map: half of its labels are at chance for the best of systems."""
+    known = {label: bound for label, bound in table["chance_bound"].items() if bound is not None}
+    low = [
+        label
+        for label, bound in known.items()
+        if max(row["per_class"][label] or 0.0 for row in table["rows"]) < bound
+    ]
+    if not known or 2 * len(low) < len(known):
+        return None
+    return (
+        f"Transfer from {table['source']} to {table['target']} through map {table['map']}: "
+        f"{len(low)} of {len(known)} labels are at chance for every system "
+        f"({', '.join(low[:5])}{' ...' if len(low) > 5 else ''}). Look at the map: labels may be "
+        "swapped, or mean something else."
+    )
 
 
 def _incomparable(runs: Sequence[Run]) -> Iterable[str]:

@@ -187,6 +187,25 @@ def complexity(
 
 @group.command()
 @click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
+@_CACHE
+def compression(runs: tuple[Path, ...], cache: Path | None) -> None:
+    """Say what the compressions of RUNs keep: spectrum, variance, scores before and after."""
+    from understudy.evaluate.compression import compression as measure
+
+    for run in runs:
+        path = measure(run, cache=cache)
+        for one in json.loads(path.read_text(encoding="utf-8"))["teachers"]:
+            click.echo(
+                f"{one['teacher']}: {one['dim_before']} to {one['dim_after']} channels keep "
+                f"{one['variance_kept']:.1%} of the variance (PCA would keep "
+                f"{one['variance_kept_by_pca']:.1%}); probe {one['probe']['before']:.4f} before, "
+                f"{one['probe']['after']:.4f} after"
+            )
+        click.echo(f"written: {path}")
+
+
+@group.command()
+@click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
 @click.option("--out", type=_PATH, required=True, help="Folder for index.html and report.json.")
 @click.option("--title", help="Heading of the page.")
 def report(runs: tuple[Path, ...], out: Path, title: str | None) -> None:

@@ -1,7 +1,7 @@
 """What students and teachers cost: parameters, operations, speed, memory, side by side.
 
-All models are warmed up and then timed in turn, one pass each per round, so that a machine that
-slows down slows all of them.
+All models are warmed up by two passes and then timed in turn, one pass each per round, so that a
+machine that slows down slows all of them.
 """
 
 import functools
@@ -219,11 +219,10 @@ def measure(
         batches.append(audio.to(device))
         inputs.append(batches[-1][:1])
     pairs = list(zip(models, inputs, strict=True))
-    macs = [count_macs(model, one) for model, one in pairs]  # and warms up
+    macs = [count_macs(model, one) for model, one in pairs]  # and warms up, as the next line does
     memory = [peak_mb(functools.partial(model.forward, one), device) for model, one in pairs]
-    batch_rounds = max(LEAST_ROUNDS, rounds // 5)
-    batch_ms = _timed(models, batches, device, batch_rounds, end_s)
-    latency_ms = _timed(models, inputs, device, rounds, end_s)
+    batch_ms = _timed(models, batches, device, max(2, rounds // 5), 2, end_s)
+    latency_ms = _timed(models, inputs, device, rounds, LEAST_ROUNDS, end_s)
     result = []
     for k, model in enumerate(models):
         p5_ms, p50_ms, p95_ms = (float(x) for x in np.percentile(latency_ms[k], (5, 50, 95)))
@@ -275,20 +274,25 @@ def here() -> tuple[str, ...]:
 
 
 def _timed(
-    models: Sequence[Model], inputs: Sequence[Tensor], device: str, rounds: int, end_s: float
+    models: Sequence[Model],
+    inputs: Sequence[Tensor],
+    device: str,
+    rounds: int,
+    least: int,
+    end_s: float,
 ) -> list[list[float]]:
-    """Milliseconds of every round of every model, the models in turn; one round of warm-up."""
+    """Milliseconds of every round of every model, the models in turn; no round beyond `least` is
+    begun after `end_s`."""
     result: list[list[float]] = [[] for _ in models]
-    for number in range(rounds + 1):
-        if number > LEAST_ROUNDS and time.monotonic() > end_s:
+    for number in range(rounds):
+        if number >= least and time.monotonic() > end_s:
             break
         for k, (model, audio) in enumerate(zip(models, inputs, strict=True)):
             _synchronise(device)
             begun = time.perf_counter()
             model.forward(audio)
             _synchronise(device)
-            if number >= 1:
-                result[k].append(1000 * (time.perf_counter() - begun))
+            result[k].append(1000 * (time.perf_counter() - begun))
     return result
 
 

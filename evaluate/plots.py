@@ -7,7 +7,7 @@ figure serves light and dark pages; text stays text, in the page's font.
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -66,6 +66,27 @@ class Series:
     """(low, high) of each value; empty where there are none."""
 
 
+@dataclass(frozen=True)
+class Point:
+    """One system of an accuracy-against-cost figure."""
+
+    system: str
+    label: str
+    cost: float
+    value: float
+    interval: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One system of one teacher: its mean, its interval, and a published number beside it."""
+
+    system: str
+    mean: float
+    interval: Sequence[float] | None = None
+    published: float | None = None
+
+
 def colour(system: str) -> str:
     """Placeholder colour of a system."""
     name = system if system in SERIES else "other"
@@ -103,6 +124,65 @@ def comparison(bars: Sequence[Bar], metric: str, baseline: float | None) -> Mark
         for axes in (left, right):
             _plain_axes(axes, "x")
         return _svg(figure, f"Mean {metric} of {len(bars)} systems")
+
+
+def grouped(
+    panels: Sequence[tuple[str, Mapping[str, Sequence[Column]], float | None]], metric: str
+) -> Markup:
+    """Upright bars in groups of one teacher each; slashed with compression, dashed the baseline.
+
+    Args:
+        panels: Student, teacher -> columns, and the baseline's mean.
+        metric: What is measured.
+    """
+    with _figure(0.6 + 2.6 * len(panels)) as figure:
+        grid = figure.subplots(len(panels), 1, squeeze=False).ravel()
+        for axes, (student, groups, baseline) in zip(grid, panels, strict=True):
+            shown = [baseline or 0.0]
+            for place, columns in enumerate(groups.values()):
+                width = min(0.8 / len(columns), 0.16)
+                for k, column in enumerate(columns):
+                    x = place + (k - (len(columns) - 1) / 2) * width
+                    slashed = "////" if column.system.endswith("_linear") else None
+                    axes.bar(x, column.mean, width * 0.9, color=colour(column.system),
+                             hatch=slashed, edgecolor=SURFACE, lw=0)  # fmt: skip
+                    if column.interval is not None:
+                        axes.vlines(x, *column.interval, color=INK, lw=1.3, zorder=4)
+                    if column.published is not None:
+                        axes.plot(x, column.published, "D", ms=6, mfc="none", mec=INK, zorder=5)
+                    shown += [column.mean, *(column.interval or ()), column.published or 0.0]
+            if baseline is not None:
+                axes.axhline(baseline, color=INK, lw=1.1, ls=(0, (4, 3)), zorder=3)
+            axes.set_ylim(0, max(shown) * 1.08 or 1)
+            axes.set_xticks(range(len(groups)), list(groups))
+            axes.set_xlim(-0.6, len(groups) - 0.4)
+            axes.set_title(f"{student}: {metric}", loc="left")
+            _plain_axes(axes, "y")
+            for label in axes.get_xticklabels():
+                label.set_color(INK)
+        return _svg(figure, f"{metric} of every system, in groups of one teacher each")
+
+
+def against_cost(panels: Sequence[tuple[str, Sequence[Point]]], metric: str) -> Markup:
+    """Value against a cost on a logarithmic axis, a panel for each kind of cost."""
+    with _figure(3.6) as figure:
+        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True).ravel()
+        for axes, (title, points) in zip(grid, panels, strict=True):
+            for point in points:
+                if point.interval is not None:
+                    axes.vlines(point.cost, *point.interval, color=INK, lw=1, zorder=3)
+                axes.plot(point.cost, point.value, "o", ms=8, color=colour(point.system),
+                          mec=SURFACE, zorder=4)  # fmt: skip
+            for x in sorted({point.cost for point in points}):
+                names = dict.fromkeys(point.label for point in points if point.cost == x)
+                axes.annotate("\n".join(names), (x, 0.02), xycoords=axes.get_xaxis_transform(),
+                              ha="center", color=MUTED)  # fmt: skip
+            axes.set_xscale("log")
+            axes.margins(x=0.25, y=0.2)
+            axes.set_xlabel(title)
+            _plain_axes(axes, "y")
+        grid[0].set_title(metric, loc="left")
+        return _svg(figure, f"{metric} against cost")
 
 
 def curves(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> Markup:
@@ -239,9 +319,9 @@ def _svg(figure: Figure, description: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r'\s(xmlns(:xlink)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r' id="(?![pm][0-9a-f]{10}")[^"]*"', "", text)
+    text = re.sub(r' id="(?![hpm][0-9a-f]{10}")[^"]*"', "", text)
     scope = sha256(text.encode()).hexdigest()[:8]  # ids are shared by all figures of a page
-    text = re.sub(r'(id="|href="#|url\(#)([pm][0-9a-f]{10})', rf"\g<1>{scope}\g<2>", text)
+    text = re.sub(r'(id="|href="#|url\(#)([hpm][0-9a-f]{10})', rf"\g<1>{scope}\g<2>", text)
     text = re.sub(r'="[^"]*"', _shorter, text)
     text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
     for code, variable in VARIABLES.items():

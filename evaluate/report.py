@@ -5,8 +5,7 @@ that is read; no checkpoint, cache or dataset is opened.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from markupsafe import Markup
 
 from understudy import checkpoint, intervals
 from understudy.errors import UnderstudyError
-from understudy.evaluate import costs, curves, plots, summary
+from understudy.evaluate import costs, curves, figures, marks, plots, summary
 from understudy.evaluate.runs import read_all
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -30,7 +29,17 @@ METRICS = {
 }
 
 
-def report(run_dirs: Sequence[str | Path], out: str | Path, title: str | None = None) -> Path:
+Published = Callable[[dict[str, Any]], dict[str, Any]]
+"""From a report's content to published tables beside ours: `citation`, `scale`, `caution`,
+`missing` and `tables`, as `understudy.reproduce` makes them."""
+
+
+def report(
+    run_dirs: Sequence[str | Path],
+    out: str | Path,
+    title: str | None = None,
+    published: Published | None = None,
+) -> Path:
     """Writes OUT/index.html and OUT/report.json.
 
     Args:
@@ -38,6 +47,7 @@ def report(run_dirs: Sequence[str | Path], out: str | Path, title: str | None = 
             complexity.json are shown where they are.
         out: Folder, made if absent.
         title: Heading of the page.
+        published: Makes tables of a publication, to be shown first.
 
     Returns:
         Path of the page.
@@ -46,7 +56,10 @@ def report(run_dirs: Sequence[str | Path], out: str | Path, title: str | None = 
         UnderstudyError: A run without a score, an unreadable file, or a folder that cannot be made.
     """
     runs = read_all(run_dirs)
+    if not runs and published is None:
+        raise UnderstudyError("a report wants at least one run directory")
     content = summary.summarise(runs)
+    content["published"] = published(content) if published else None
     page = render(content, curves.panels(runs), title)
     out = Path(out)
     try:
@@ -80,26 +93,38 @@ def render(
         table["main"] = table is next(one for one in transfers if _pair(one) == _pair(table))
     drawn = [_panel(panel) for panel in panels]
     overview = _overview(scores, transfers)
-    sections = [("overview", "Overview")] if overview else []
+    printed = figures.published(content["published"]) if content["published"] else None
+    sections = [(table["id"], table["short"]) for table in printed["tables"]] if printed else []
+    sections += [("missing", "Missing")] if printed and printed["missing"] else []
+    sections += [("overview", "Overview")] if overview else []
     sections += [(table["id"], table["heading"]) for table in (*scores, *transfers)]
     sections += [("training", "Training")] if drawn else []
+    sections += [("compression", "Compression")] if content["compression"] else []
     sections += [("complexity", "Complexity")] if content["complexity"] else []
     datasets = ", ".join(table["dataset"] for table in content["scores"])
     return environment.get_template("report.html.jinja").render(
         title=title or f"Students and their teachers on {datasets}",
         lead=_lead(content),
         understudy=content["understudy"],
-        warnings=content["warnings"],
+        warnings=[
+            *([printed["caution"]] if printed and printed["caution"] else []),
+            *content["warnings"],
+        ],
         sections=[*sections, ("provenance", "Provenance")],
+        published=printed,
         overview=overview,
         scores=scores,
         transfers=transfers,
         curves=drawn,
-        training=[_coloured(run) | run["training"] for run in content["runs"] if run["training"]],
+        training=[
+            marks.coloured(run) | run["training"] for run in content["runs"] if run["training"]
+        ],
         complexity=content["complexity"],
+        against_cost=figures.against_cost(content),
+        compression=figures.compression(content["compression"]),
         teachers=list(content["teachers"].values()),
         datasets=content["datasets"],
-        runs=[_coloured(run) for run in content["runs"]],
+        runs=[marks.coloured(run) for run in content["runs"]],
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )
@@ -149,7 +174,7 @@ def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
         f"split of {table['dataset']} ({clips} clips), windows of a clip averaged. ± is one "
         "standard deviation over runs; differences are between runs of equal fold and seed.",
         "figure": plots.comparison(
-            [_bar(row) for row in _labelled(table["rows"])],
+            [_bar(row) for row in marks.labelled(table["rows"])],
             table["metric"],
             _baseline(table["rows"]),
         ),
@@ -182,7 +207,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     """A comparison with what every table shows: colours, further metrics, per-class figure."""
     labels = list(table["chance"])
     chance = [table["chance"][label] for label in labels]
-    rows = _labelled(table["rows"])
+    rows = marks.labelled(table["rows"])
     series = [
         plots.Series(
             row["colour"],
@@ -196,7 +221,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     return table | {
         "rows": rows,
         "pairs": [
-            one | {name: _coloured(one[name]) for name in ("system", "minus")}
+            one | {name: marks.coloured(one[name]) for name in ("system", "minus")}
             for one in table["pairs"]
         ],
         "level": _level(table),
@@ -235,26 +260,10 @@ def _panel(panel: curves.Panel) -> dict[str, Any]:
     rows = [{"system": name, "preset": name, "variant": "", "teacher": None} for name in presets]
     return {
         "heading": panel.heading,
-        "rows": [_coloured(row) for row in rows],
+        "rows": [marks.coloured(row) for row in rows],
         "figure": plots.curves(panel.quantities, "epoch"),
         "meanings": [(name, curves.MEANING[name]) for name, _ in panel.quantities],
     }
-
-
-def _labelled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with a colour, fainter for each further row of the same preset, and a plot label."""
-    seen: Counter[str] = Counter()
-    several = {
-        name: len({row[name] for row in rows if row[name]}) > 1 for name in ("teacher", "student")
-    }
-    result = []
-    for row in rows:
-        opacity = (1.0, 0.6, 0.35)[min(seen[row["preset"]], 2)]
-        seen[row["preset"]] += 1
-        details = [row["variant"], *(row[name] for name, many in several.items() if many)]
-        label = "\n".join([row["system"], *([", ".join(filter(None, details))] * any(details))])
-        result.append(_coloured(row) | {"opacity": opacity, "label": label})
-    return result
 
 
 def _bar(row: dict[str, Any]) -> plots.Bar:
@@ -274,11 +283,6 @@ def _bar(row: dict[str, Any]) -> plots.Bar:
 def _baseline(rows: Sequence[dict[str, Any]]) -> float | None:
     means = [row["mean"] for row in rows if row["preset"] == "baseline"]
     return means[0] if len(means) == 1 else None
-
-
-def _coloured(row: dict[str, Any]) -> dict[str, Any]:
-    colour = row["preset"] if row["preset"] in plots.SERIES else "other"
-    return row | {"colour": colour, "opacity": 1.0}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 from understudy import __version__, checkpoint
 from understudy.errors import UnderstudyError
 
-EVALUATIONS = ("score", "transfer", "complexity")
+EVALUATIONS = ("score", "transfer", "complexity", "compression")
 
 
 @dataclass(frozen=True)

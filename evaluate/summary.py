@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from understudy import __version__, config
 from understudy.errors import UnderstudyError
 from understudy.evaluate import costs
-from understudy.evaluate.caveats import teachers, warnings
+from understudy.evaluate.caveats import chance_bounds, teachers, warnings
 from understudy.evaluate.comparison import Result, comparison
 from understudy.evaluate.curves import outcome
 from understudy.evaluate.runs import Run, grouped
@@ -18,10 +19,8 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the report shows, JSON-able.
 
     Raises:
-        UnderstudyError: No runs, one run given twice, or a run without a score.
+        UnderstudyError: One run given twice, or a run without a score.
     """
-    if not runs:
-        raise UnderstudyError("a report wants at least one run directory")
     twice = [str(path) for path, n in Counter(run.path.resolve() for run in runs).items() if n > 1]
     if twice:
         raise UnderstudyError(f"given twice: {', '.join(twice)}")
@@ -40,6 +39,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "scores": scores,
         "transfers": transfers,
         "complexity": costs.of_runs(runs),
+        "compression": _compression(runs, variants),
         "teachers": teachers(runs),
         "datasets": _datasets(runs),
         "runs": [_describe(run, variants) for run in runs],
@@ -64,7 +64,10 @@ def _transfers(
 
             able = [run for run in runs if _serves(run, target, name)]
             first = result(able[0])
-            yield {
+            table = comparison(
+                able, variants, result, lambda run, t=target, n=name: transferred(run, t, n)
+            )
+            yield table | {
                 "source": source,
                 "target": target,
                 "map": name,
@@ -73,9 +76,7 @@ def _transfers(
                 "sources": first["sources"],
                 "n_positive": first["n_positive"],
                 "n_negative": first["n_negative"],
-                **comparison(
-                    able, variants, result, lambda run, t=target, n=name: transferred(run, t, n)
-                ),
+                "chance_bound": chance_bounds(table["chance"], first["n_positive"]),
             }
 
 
@@ -106,6 +107,37 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         for key, item in value.items()
         for path, leaf in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
     }
+
+
+def _compression(runs: Sequence[Run], variants: dict[str, str]) -> list[dict[str, Any]]:
+    """What compressions keep: a row for each dataset, system and teacher, means over its runs."""
+    groups: dict[tuple, list[tuple[Run, dict[str, Any]]]] = {}
+    for run in runs:
+        for one in run.evaluations.get("compression", {}).get("teachers", ()):
+            key = run.dataset, run.student, run.system, one["teacher"], variants[run.digest]
+            groups.setdefault(key, []).append((run, one))
+    rows = []
+    for (dataset, student, system, teacher, variant), found in groups.items():
+        names = ("dim_before", "dim_after", "variance_kept", "variance_kept_by_pca",
+                 "effective_dim_before", "effective_dim_after")  # fmt: skip
+        rows.append(
+            {
+                "dataset": dataset,
+                "student": student,
+                "system": system,
+                "preset": found[0][0].preset,
+                "teacher": teacher,
+                "variant": variant,
+                "metric": found[0][0].evaluations["compression"]["metric"],
+                "runs": [run.name for run, _ in found],
+                **{name: fmean(one[name] for _, one in found) for name in names},
+                "probe_before": fmean(one["probe"]["before"] for _, one in found),
+                "probe_after": fmean(one["probe"]["after"] for _, one in found),
+                "singular_values": [one["singular_values"] for _, one in found],
+                "variance_after": [one["variance_after"] for _, one in found],
+            }
+        )
+    return rows
 
 
 def _datasets(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

@@ -109,25 +109,40 @@ def train(
         if not usable.any():
             raise DataError(f"dataset {index.name}: no usable clip in its {name} split")
         parts.append((features[usable], index.labels[rows[usable]]))
-    (x_train, y_train), (x_valid, y_valid) = parts
-    regression = Regression(x_train, y_train, index, silence_db)
-    values = {c: _value(regression.fit(c).predict(x_valid), y_valid) for c in sorted(grid)}
+    model, about = fit_chosen(*parts, index, grid=grid, silence_db=silence_db)
+    model.save(run_dir, {"digest": record["digest"], **about})
+    return run_dir
+
+
+def fit_chosen(
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    index: ClipIndex,
+    *,
+    grid: tuple[float, ...] = GRID,
+    silence_db: float = SILENCE_DB,
+) -> tuple[Model, dict[str, Any]]:
+    """Chooses C on the validation clips and refits on both sets of (features, labels).
+
+    Returns:
+        The model, and `c`, `metric` and `value` of validation, `grid` of all values, `n_clips`,
+        `constant_labels`, `n_unconverged`.
+    """
+    regression = Regression(*train, index, silence_db)
+    values = {c: value(regression.fit(c).predict(valid[0]), valid[1]) for c in sorted(grid)}
     chosen = max(values, key=lambda c: (values[c], -c))  # of equals the most regularised
-    x, y = np.concatenate([x_train, x_valid]), np.concatenate([y_train, y_valid])
+    x, y = (np.concatenate(pair) for pair in zip(train, valid, strict=True))
     regression = Regression(x, y, index, silence_db)
     model = regression.fit(chosen)
-    about = {
-        "digest": record["digest"],
+    return model, {
         "c": chosen,
         "metric": "mAP" if index.task == "multi-label" else "accuracy",
         "value": values[chosen],
-        "grid": [{"c": c, "value": value} for c, value in values.items()],
+        "grid": [{"c": c, "value": found} for c, found in values.items()],
         "n_clips": len(x),
         "constant_labels": regression.constant_labels,
         "n_unconverged": regression.n_unconverged,
     }
-    model.save(run_dir, about)
-    return run_dir
 
 
 class Regression:
@@ -222,13 +237,14 @@ def clip_means(
     return result, usable
 
 
-def _value(scores: np.ndarray, labels: np.ndarray) -> float:
+def value(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Accuracy or mAP of scores (clip, label); DataError where no label has a positive clip."""
     if labels.ndim == 1:
         return metrics.accuracy(scores, labels)
-    value = metrics.average_precision(scores, labels)[1]
-    if np.isnan(value):
-        raise DataError("no validation clip has a known positive label: C cannot be chosen")
-    return value
+    found = metrics.average_precision(scores, labels)[1]
+    if np.isnan(found):
+        raise DataError("no clip has a known positive label: mAP is not defined, C not chosen")
+    return found
 
 
 def _record(

@@ -24,6 +24,10 @@ COMMANDS = {
     "cache": ("understudy.cache.cli:group", "List, verify, copy, export and tidy cached stores."),
     "train": ("understudy.train.cli:command", "Train a student, with or without a teacher."),
     "study": ("understudy.study.cli:command", "Run a grid of trainings from one file."),
+    "reproduce": (
+        "understudy.reproduce.cli:command",
+        "Fill the paper's tables with what is measured here.",
+    ),
     "evaluate": ("understudy.evaluate.cli:group", "Score, transfer, compare and report."),
     "doctor": ("understudy.doctor:command", "Check what this machine offers and lacks."),
     "predict": ("understudy.predict.cli:command", "Label audio files with a trained student."),

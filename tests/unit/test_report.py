@@ -298,6 +298,20 @@ def test_overlap_with_the_teachers_training_data_is_announced(tmp_path: Path) ->
     assert content["warnings"] == []
 
 
+def test_a_wrong_label_map_is_seen_at_a_glance(tmp_path: Path) -> None:
+    right = [make_run(tmp_path / "right", name, target="field") for name in ("dc", "baseline")]
+    page, content = page_of(right, tmp_path / "out")
+    assert not any("at chance" in text for text in content["warnings"])
+    assert "≈ chance" not in page
+    wrong = [make_run(tmp_path / "wrong", name, target="field", skill=0)
+             for name in ("dc", "baseline")]  # fmt: skip
+    page, content = page_of(wrong, tmp_path / "other")
+    (text,) = (text for text in content["warnings"] if "at chance" in text)
+    assert "Look at the map" in text
+    assert page.index("Look at the map") < page.index("<table")
+    assert page.count("≈ chance") >= len(LABELS)
+
+
 def test_runs_scored_on_other_clips_are_announced(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, name, dataset="esc10") for name in ("dc", "baseline")]
     path = runs[0] / "evaluation" / "score.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 from understudy import checkpoint
 from understudy.errors import CacheError, ConfigError, UnderstudyError
-from understudy.evaluate.report import report
+from understudy.evaluate.report import Published, report
 from understudy.study import summary
 from understudy.study.grid import read_study
 from understudy.study.plan import Group, Plan, make_plan
@@ -88,15 +88,28 @@ def run(
     return failures
 
 
-def finish(plan: Plan, failures: dict[str, str]) -> Path:
-    """Writes summary.json, summary.csv and the report of all runs that did not fail."""
+def finish(
+    plan: Plan,
+    failures: dict[str, str],
+    title: str | None = None,
+    published: Published | None = None,
+) -> Path:
+    """Writes summary.json, summary.csv and the report of all runs that did not fail.
+
+    Args:
+        plan: Whose runs.
+        failures: Names of runs that failed, and why.
+        title, published: As of `report`.
+    """
     runs = {path: cell for path, cell in plan.run_dirs.items() if cell.name not in failures}
     content: dict[str, Any] = summary.summarise(plan.study.name, runs, failures)
     path = plan.out / "summary.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, content)
     checkpoint.write_bytes(plan.out / "summary.csv", summary.csv_table(content).encode())
-    if runs:
-        report(list(runs), plan.out / "report", title=f"Study {plan.study.name}")
+    if runs or published:
+        title = title or f"Study {plan.study.name}"
+        report(list(runs), plan.out / "report", title, published)
     return path
 
 
