@@ -109,7 +109,7 @@ def train(
         if not usable.any():
             raise DataError(f"dataset {index.name}: no usable clip in its {name} split")
         parts.append((features[usable], index.labels[rows[usable]]))
-    model, about = fit_chosen(*parts, index, grid=grid, silence_db=silence_db)
+    model, about = fit_chosen(parts[0], parts[1], index, grid=grid, silence_db=silence_db)
     model.save(run_dir, {"digest": record["digest"], **about})
     return run_dir
 
