@@ -114,8 +114,14 @@ def as_concat(track: Track, frames: np.ndarray, clips_per_shard: int) -> Track:
 
 
 def clip_bytes(track: Track) -> int:
-    """Bytes of one clip's data."""
+    """Bytes of the longest clip's data."""
     return track.max_frames * track.dim * np.dtype(track.dtype).itemsize
+
+
+def stored_clip_bytes(track: Track, frames: np.ndarray) -> float:
+    """Mean bytes on disk of the data of clips of `frames` (clip,)."""
+    per_clip = float(frames.mean()) if track.layout == schema.CONCAT else track.max_frames
+    return clip_bytes(track) / track.max_frames * per_clip
 
 
 def settle_shard_clips(

@@ -39,6 +39,7 @@ class Extraction:
     job: Job
     teachers: Mapping[str, "Teacher"]
     changes: list[str]  # since the extraction before, for people
+    clip_bytes: Mapping[str, float]  # of one clip's data on disk, on average, by track
 
     @property
     def dataset_dir(self) -> Path:
@@ -157,7 +158,11 @@ def prepare(
         slots=slots,
         decode_threads=max(1, min(MAX_DECODE_THREADS, plan.cores() // slots)),
     )
-    return Extraction(index=index, job=job, teachers=by_name, changes=changed)
+    stored = {
+        track.name: plan.stored_clip_bytes(track, frames)
+        for track, (_, frames) in zip(tracks, planned, strict=True)
+    }
+    return Extraction(index=index, job=job, teachers=by_name, changes=changed, clip_bytes=stored)
 
 
 def _teacher_track(
@@ -265,7 +270,7 @@ class Forecast:
 def forecast(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> Forecast:
     """Sums up a plan; `missing` is from `pending`."""
     job = planned.job
-    per_clip = {item.track.name: plan.clip_bytes(item.track) for item in job.tracks}
+    per_clip = planned.clip_bytes
     rows = {
         name: sum(len(job.tracks[0].writer.rows(number)) for number in numbers)
         for name, numbers in missing.items()
@@ -279,7 +284,7 @@ def forecast(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> F
         clips_per_shard=job.clips_per_shard,
         n_shards=planned.n_shards,
         pending={name: len(numbers) for name, numbers in missing.items()},
-        bytes={name: size * job.n_clips for name, size in per_clip.items()},
-        needed_bytes=sum(per_clip[name] * count for name, count in rows.items()),
+        bytes={name: round(size * job.n_clips) for name, size in per_clip.items()},
+        needed_bytes=round(sum(per_clip[name] * count for name, count in rows.items())),
         free_bytes=shutil.disk_usage(folder).free,
     )

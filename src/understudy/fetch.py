@@ -38,7 +38,7 @@ def download(
     sha1: str | None = None,
     retries: int = 5,
     backoff_s: float = 1.0,
-    timeout_s: float = 60.0,
+    timeout_s: float = 30.0,
     progress: bool = True,
 ) -> Path:
     """The file `destination`, fetched from `url` unless it is there already.
@@ -51,7 +51,7 @@ def download(
         destination: A file that exists is never fetched or replaced, only verified.
         sha256: Expected digest (hex), as are md5 and sha1.
         size: Expected bytes.
-        retries: Attempts in a row that may bring nothing new.
+        retries: Attempts in a row that may bring nothing new, once the server was reached.
         backoff_s: Pause before the first repetition; doubles each time, up to 60 s.
         timeout_s: Of a connection that says nothing.
         progress: Show a bar where stderr is a terminal.
@@ -140,7 +140,7 @@ def _arrive(
     title: str,
 ) -> None:
     """Appends to `file` until all bytes are there, over as many connections as it takes."""
-    failures = 0
+    failures, reached = 0, False
     most = file.seek(0, os.SEEK_END)
     validator = ""
     bar = tqdm(
@@ -160,6 +160,8 @@ def _arrive(
                     raise DataError(f"{url}: {reason}") from None
             except urllib.error.URLError as error:
                 reason = f"{error.reason}"
+                if not reached:
+                    raise DataError(f"{url}: cannot be reached ({reason})") from None
             except (
                 http.client.HTTPException,
                 TimeoutError,
@@ -167,6 +169,7 @@ def _arrive(
                 ssl.SSLError,
             ) as error:
                 reason = f"{type(error).__name__} {error}".strip()
+            reached = True
             here = file.seek(0, os.SEEK_END)
             failures = 0 if here > most else failures + 1
             most = max(most, here)

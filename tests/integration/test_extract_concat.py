@@ -6,6 +6,7 @@ import pytest
 from understudy import audio, cache, datasets
 from understudy.extract import extract
 from understudy.extract import prepare as planning
+from understudy.extract.pending import pending
 
 QUIET = {"audio": True, "clips_per_shard": 4, "progress": False}
 
@@ -61,3 +62,12 @@ def test_a_clip_without_a_known_length_is_refused_where_there_is_no_room(root, t
     assert found["audio"].status.tolist() == [1, 1, 1, 1, 1, 2, 1, 1, 1]
     assert found["spectral"].status.tolist() == [1] * 9  # its last inner chunk has room left
     assert "its header promised" in (tmp_path / "a/set/ledger.csv").read_text()
+
+
+def test_forecast_counts_no_padding(root, tmp_path):
+    index = datasets.load("folder", root)
+    planned = planning.prepare(index, {}, tmp_path / "a", audio=True, clips_per_shard=4)
+    found = planning.forecast(planned, pending(planned))
+    wanted = 2 * 16000 * np.nansum(index.clips["duration_s"])
+    assert found.bytes == {"audio": found.needed_bytes}
+    assert found.needed_bytes == pytest.approx(wanted, rel=1e-3)

@@ -138,6 +138,18 @@ def test_channels_last_is_for_gpus(tmp_path, index, cache_dir):
         run(index, cache_dir, tmp_path, **changes)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_gets_the_numbers_of_the_log(tmp_path, index, cache_dir):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(index, cache_dir, tmp_path, run={"tensorboard": True})
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    board.Reload()
+    written = {event.step: event.value for event in board.Scalars("step/total")}
+    logged = {line["step"]: line["total"] for line in steps(tmp_path)}
+    assert written == pytest.approx(logged)
+    assert len(logged) > 1
+
+
 def test_without_tensorboard_its_setting_says_what_to_install(
     tmp_path, index, cache_dir, monkeypatch
 ):

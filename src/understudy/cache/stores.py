@@ -60,7 +60,8 @@ def find(cache_dir: Path | str, dataset: str, track: str, store: str | None = No
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise CacheError(
             f"{folder}: no store of '{track}'{hint} {_list(there)} "
-            f"Make one: understudy extract {dataset} --root FOLDER {option} --cache {cache_dir}"
+            f"Make one: understudy extract {dataset} --root FOLDER {option} --cache {cache_dir} "
+            f"(recordings of your own: 'folder --option name={dataset}' for '{dataset}')"
         )
     if len(named) > 1:
         identities = {path: CacheReader(path).identity for path in named}
