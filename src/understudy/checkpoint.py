@@ -104,6 +104,8 @@ def load_student(
         student.load_published(tensors)
     except WeightsError as error:
         raise WeightsError(f"{path} does not fit config.json: {error}") from None
+    student.label_names = tuple(config["label_names"])
+    student.task = config.get("task", student.task)
     return student.eval(), config
 
 

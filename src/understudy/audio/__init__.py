@@ -24,7 +24,7 @@ from understudy.audio.decoding import (
     stream,
 )
 from understudy.audio.encoding import INT16_SCALE, from_int16, to_int16, write
-from understudy.audio.resampling import RESAMPLERS, resample, resampled_length
+from understudy.audio.resampling import RESAMPLERS, resample, resample_blocks, resampled_length
 
 __all__ = [
     "EMPTY",
@@ -44,6 +44,7 @@ __all__ = [
     "info",
     "provenance",
     "resample",
+    "resample_blocks",
     "resampled_length",
     "sha256",
     "stream",

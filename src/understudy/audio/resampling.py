@@ -1,7 +1,7 @@
 """Resampling of mono audio, by name, so that a store can say how it was made."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -103,3 +103,22 @@ def resample(
     result = _RESAMPLERS[resampler](samples, from_hz, to_hz)
     assert len(result) == resampled_length(len(samples), from_hz, to_hz)
     return result
+
+
+def resample_blocks(
+    blocks: Iterable[np.ndarray], from_hz: int, to_hz: int
+) -> Iterator[np.ndarray]:
+    """What `resample` gives for blocks put together, by `soxr_hq`, without holding them all."""
+    if from_hz == to_hz:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
+    n_read, n_given = 0, 0
+    for block in blocks:
+        n_read += len(block)
+        result = stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+        n_given += len(result)
+        yield result
+    silence = np.zeros(math.ceil(from_hz / to_hz) + 1, np.float32)  # as in `_soxr_hq`
+    rest = stream.resample_chunk(silence, last=True)
+    yield rest[: max(0, resampled_length(n_read, from_hz, to_hz) - n_given)]

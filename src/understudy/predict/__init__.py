@@ -3,12 +3,15 @@
 A student sees `input_samples` at a time. A clip gets the fewest windows of that length that cover
 it, evenly placed, so they overlap where they must; a shorter clip gets one window, zero-padded at
 its end. The probabilities of a clip's windows are averaged. Training validates by the same rule.
+
+`predict.tagger` labels files, from a run or from an exported folder.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +30,23 @@ def probabilities(logits: torch.Tensor, task: str) -> torch.Tensor:
     return logits.sigmoid() if task == "multi-label" else logits.softmax(dim=-1)
 
 
-@torch.no_grad()
+Key = TypeVar("Key")
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""Windows float32 (batch, samples), on the CPU, to logits (batch, label) on any device."""
+
+
+@contextmanager
+def evaluating(student: Student) -> Iterator[Forward]:
+    """The student as a `Forward`, in eval mode and on its own device; its mode is restored."""
+    device = next(student.parameters()).device
+    was_training = student.training
+    student.eval()
+    try:
+        yield lambda windows: student(windows.to(device)).logits
+    finally:
+        student.train(was_training)
+
+
 def predict_clips(
     student: Student, clips: Iterable[np.ndarray], task: str, batch_windows: int = 32
 ) -> np.ndarray:
@@ -45,7 +64,18 @@ def predict_clips(
     Raises:
         DataError: A clip without samples.
     """
-    device = next(student.parameters()).device
+    with evaluating(student) as forward:
+        return clip_scores(forward, student.input_samples, clips, task, batch_windows)
+
+
+def clip_scores(
+    forward: Forward,
+    input_samples: int,
+    clips: Iterable[np.ndarray],
+    task: str,
+    batch_windows: int = 32,
+) -> np.ndarray:
+    """`predict_clips` of any network: windows of `input_samples` to logits."""
     sums: list[np.ndarray] = []
     counts: list[int] = []
 
@@ -53,30 +83,42 @@ def predict_clips(
         for clip, samples in enumerate(clips):
             if not len(samples):
                 raise DataError(f"clip {clip} has no samples")
-            starts = covering_starts(len(samples), student.input_samples)
+            starts = covering_starts(len(samples), input_samples)
             counts.append(len(starts))
             for start in starts:
-                window = np.zeros(student.input_samples, np.float32)
-                piece = samples[start : start + student.input_samples]
-                window[: len(piece)] = piece
-                yield clip, window
+                yield clip, samples[start : start + input_samples]
 
-    was_training = student.training
-    student.eval()
-    try:
-        pending = windows()
-        while group := list(islice(pending, batch_windows)):
-            pieces = torch.from_numpy(np.stack([piece for _, piece in group]))
-            scores = probabilities(student(pieces.to(device)).logits, task).double().cpu().numpy()
-            for (clip, _), row in zip(group, scores, strict=True):
-                if clip == len(sums):
-                    sums.append(np.zeros_like(row))
-                sums[clip] += row
-    finally:
-        student.train(was_training)
+    for clip, row in window_scores(forward, input_samples, windows(), task, batch_windows):
+        if clip == len(sums):
+            sums.append(np.zeros_like(row))
+        sums[clip] += row
     if not sums:
         return np.zeros((0, 0), np.float32)
     return (np.stack(sums) / np.array(counts)[:, None]).astype(np.float32)
+
+
+def window_scores(
+    forward: Forward,
+    input_samples: int,
+    windows: Iterable[tuple[Key, np.ndarray]],
+    task: str,
+    batch_windows: int = 32,
+) -> Iterator[tuple[Key, np.ndarray]]:
+    """Every key with the probabilities float64 (label,) of its window, in order.
+
+    Args:
+        forward, task, batch_windows: As of `clip_scores`.
+        input_samples: Shorter windows are filled up with zeros to it.
+        windows: (key, float32 (sample,)), read one batch ahead.
+    """
+    pending = iter(windows)
+    while group := list(islice(pending, batch_windows)):
+        filled = np.zeros((len(group), input_samples), np.float32)
+        for row, (_, samples) in zip(filled, group, strict=True):
+            row[: len(samples)] = samples
+        with torch.no_grad():
+            scores = probabilities(forward(torch.from_numpy(filled)), task).double().cpu().numpy()
+        yield from zip((key for key, _ in group), scores, strict=True)
 
 
 class AudioSource(Protocol):

@@ -1,62 +1,90 @@
 """`understudy predict`: labels for audio files."""
 
-import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
-
-from understudy import audio, checkpoint, predict
-from understudy.errors import AudioError
 
 _PATH = click.Path(path_type=Path)
 
 
 @click.command(name="predict")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path)
-)
-@click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Labels per file."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list instead of a table.")
-def command(run: Path, files: tuple[Path, ...], top: int, as_json: bool) -> None:
-    """Label audio FILEs of any length with the best student of RUN.
+@click.argument("model", type=_PATH)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True,
+              help="Labels per file or window.")  # fmt: skip
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Show labels of at least this probability.")  # fmt: skip
+@click.option("--timeline", is_flag=True, help="Labels of every window, not of the whole file.")
+@click.option("--hop", "hop_s", type=float, metavar="SECONDS",
+              help="Distance of windows [default: the fewest that cover a file].")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table",
+              show_default=True)  # fmt: skip
+@click.option("--engine", type=click.Choice(["torch", "onnx", "int8"]), default="torch",
+              show_default=True, help="What computes; ONNX wants an exported MODEL.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True,
+              help="Windows in one forward pass.")  # fmt: skip
+def command(
+    model: Path,
+    inputs: tuple[str, ...],
+    top: int,
+    threshold: float,
+    timeline: bool,
+    hop_s: float | None,
+    form: str,
+    engine: str,
+    device: str,
+    batch: int,
+) -> None:
+    """Label audio with MODEL: a run, or a folder that `understudy export` made.
 
-    A file that cannot be decoded is reported and the others are still labelled; the exit code is
-    then 2.
+    INPUT is a file of any length, a folder (every audio file below it), or - for a list of paths on
+    standard input, one a line. A file that cannot be decoded is reported and the others are still
+    labelled; the exit code is then 2. The speed is told on standard error.
     """
-    student, config = checkpoint.load_student(run)
-    names = config["label_names"]
-    results: list[dict] = []
-    failed = 0
-    for path in files:
-        try:
-            decoded = audio.decode(path)
-            samples = audio.resample(decoded.samples, decoded.rate_hz, predict.RATE_HZ)
-        except AudioError as error:
-            failed += 1
-            click.echo(f"error: {error}", err=True)
-            results.append({"path": str(path), "error": error.reason})
-            continue
-        scores = predict.predict_clips(student, [samples], config["task"])[0]
-        best = np.argsort(-scores, kind="stable")[:top]
-        labels = {names[i]: round(float(scores[i]), 6) for i in best}
-        results.append({"path": str(path), "labels": labels})
-        if not as_json:
-            click.echo(_table(path, labels))
-    if as_json:
-        click.echo(json.dumps(results, indent=2, ensure_ascii=False))
-    if failed:
+    from tqdm import tqdm
+
+    from understudy.predict import output
+    from understudy.predict.tagger import Tagger
+
+    tagger = Tagger.load(model, engine, device)  # type: ignore[arg-type]
+    shown = output.KINDS[form](click.echo, tagger.label_names, top, threshold, timeline)
+    n_files, n_failed, audio_s, begun = 0, 0, 0.0, time.perf_counter()
+    shown.begin()
+    results = tagger.tag_files(_files(inputs), hop_s, batch)
+    for result in tqdm(results, unit="file", disable=None, leave=False):
+        n_files += 1
+        audio_s += result.duration_s
+        if result.error is not None:
+            n_failed += 1
+            click.echo(f"error: {result.path}: {result.error}", err=True)
+        shown.show(result)
+    shown.end()
+    spent_s = time.perf_counter() - begun
+    click.echo(
+        f"{n_files} files, {audio_s / 3600:.3g} h of audio in {spent_s:.1f} s: "
+        f"{audio_s / spent_s:.0f} audio-hours per hour",
+        err=True,
+    )
+    if n_failed:
         sys.exit(2)
 
 
-def _table(path: Path, labels: dict[str, float]) -> str:
-    width = max(map(len, labels))
-    lines = [
-        f"  {name:<{width}}  {probability:.3f}  {'█' * round(20 * probability)}".rstrip()
-        for name, probability in labels.items()
-    ]
-    return "\n".join([str(path), *lines])
+def _files(inputs: tuple[str, ...]) -> Iterator[str]:
+    """Paths of the files that INPUTs name, in order; those of a folder sorted."""
+    from understudy.audio import SUFFIXES
+    from understudy.errors import DataError
+
+    for text in inputs:
+        if text == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        elif Path(text).is_dir():
+            found = sorted(p for p in Path(text).rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise DataError(f"{text}: no audio file below it (wanted {', '.join(SUFFIXES)})")
+            yield from map(str, found)
+        else:
+            yield text

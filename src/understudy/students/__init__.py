@@ -2,6 +2,7 @@
 
 student = build("sc-cnn", n_classes=50)
 output = student(audio)              # logits (batch, label), feature_map (batch, step, channel)
+student = load("exported")           # a trained one, from the folder that `understudy export` made
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +11,8 @@ from understudy.errors import ConfigError
 from understudy.registry import Registry
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from understudy.students.base import Student
 
 _REGISTRY = Registry(
@@ -46,3 +49,17 @@ def build(name: str, n_classes: int, **settings: Any) -> "Student":
     if n_classes < 1:
         raise ConfigError(f"student {name}: wanted at least 1 class, found {n_classes}")
     return student(n_classes, **settings)
+
+
+def load(folder: "str | PathLike[str]") -> "Student":
+    """The trained student in `folder`, on the CPU, in eval mode, with `label_names` and `task`.
+
+    Args:
+        folder: What `understudy export` made, or a copy of it from a model hub.
+
+    Raises:
+        WeightsError: It is no exported student, or an altered one; the message says what is wrong.
+    """
+    from understudy.students import folder as exported
+
+    return exported.load(folder)

@@ -16,6 +16,8 @@ from understudy import config
 from understudy.errors import ConfigError, WeightsError
 from understudy.students.frontend import HOP_SAMPLES, RATE_HZ, FrontEnd
 
+Task = Literal["multi-label", "single-label"]
+
 
 class StudentOutput(NamedTuple):
     """What a student says about a batch of audio."""
@@ -51,6 +53,11 @@ class Student(nn.Module):
     with max pooling), so that the map is at hand on both sides of it.
 
     Parameter names equal those of minzwon/sota-music-tagging-models, so its checkpoints load.
+
+    Attributes:
+        n_classes: Number of labels.
+        label_names, task: What its logits stand for, where it comes from a run or an export.
+        channels: Of its feature map and of its embeddings.
     """
 
     name: ClassVar[str]
@@ -70,6 +77,8 @@ class Student(nn.Module):
         super().__init__()
         parsed = config.from_mapping(self.settings_class, settings, f"student {self.name}")
         self.n_classes = n_classes
+        self.label_names: tuple[str, ...] = ()
+        self.task: Task = "multi-label"
         self.settings: dict[str, Any] = config.to_mapping(parsed)
         self.tap = parsed.tap
         front_end = self.front_end_class()
@@ -124,9 +133,14 @@ class Student(nn.Module):
 
     def classify(self, rectified: Tensor) -> Tensor:
         """Logits (batch, label) of the last layer's map after its ReLU (batch, step, channel)."""
-        pooled = rectified.amax(1)
-        embedding = self.bn(self.dense1(pooled)).relu()
-        return self.dense2(self.dropout(embedding))
+        return self.dense2(self.dropout(self._pooled(rectified)))
+
+    def embed(self, audio: Tensor) -> Tensor:
+        """What the last linear layer reads of `audio` (batch, samples): (batch, channel)."""
+        return self._pooled(self.forward_features(self.front_end(audio)).relu())
+
+    def _pooled(self, rectified: Tensor) -> Tensor:
+        return self.bn(self.dense1(rectified.amax(1))).relu()
 
     @classmethod
     def n_steps(cls, n_samples: int) -> int:

@@ -67,10 +67,12 @@ class FrontEnd(nn.Module):
                 pad_mode="reflect",
                 return_complex=True,
             )
-            power = torch.view_as_real(spectrum).square().sum(-1)
-            banded = self.bank().T @ power
-            decibels = 10 * banded.clamp(min=FLOOR_POWER).log10()
-            return decibels.unflatten(1, (self.n_images, N_BANDS))
+            return self.decibels(torch.view_as_real(spectrum).square().sum(-1))
+
+    def decibels(self, power: Tensor) -> Tensor:
+        """Decibel images (batch, image, band, frame) of power (batch, bin, frame)."""
+        banded = self.bank().T @ power
+        return (10 * banded.clamp(min=FLOOR_POWER).log10()).unflatten(1, (self.n_images, N_BANDS))
 
 
 def _drop_published(module, state_dict, prefix, *_) -> None:
