@@ -1,7 +1,7 @@
 """Scores of one run on the clips of an index, whichever way the run makes them."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def teacher_facts(run: Run, place: Place) -> dict[str, Any] | None:
     Several teachers are told as one, with what is true of any."""
     if run.teacher is None:
         return None
-    told = [_facts(run, name, place) for name in run.teacher.split("+")]
+    told = each_teacher(run, place)
     if len(told) == 1:
         return told[0]
     known = dict.fromkeys(key for facts in told for key in facts)
@@ -146,6 +146,11 @@ def teacher_facts(run: Run, place: Place) -> dict[str, Any] | None:
     }
     data = dict.fromkeys(name for facts in told for name in facts.get("training_data", ()))
     return joined | {"name": run.teacher, "training_data": list(data)}
+
+
+def each_teacher(run: Run, place: Place) -> list[dict[str, Any]]:
+    """`teacher_facts` of every one of a run's teachers."""
+    return [_facts(run, name, place) for name in (run.teacher or "").split("+") if name]
 
 
 def _facts(run: Run, teacher: str, place: Place) -> dict[str, Any]:
@@ -175,7 +180,31 @@ def _by_teacher_lr(run: Run, index: ClipIndex, rows: np.ndarray, place: Place) -
 def _by_student(
     run: Run, index: ClipIndex, rows: np.ndarray, place: Place, device: str
 ) -> Predictions:
-    student, _ = checkpoint.load_student(run.path)
+    student = on_device(checkpoint.load_student(run.path)[0], device)
+    task = run.config["task"]
+    return predict_audio(
+        index, rows, place, lambda clips: predict.predict_clips(student, clips, task), run.name
+    )
+
+
+def predict_audio(
+    index: ClipIndex,
+    rows: np.ndarray,
+    place: Place,
+    scores_of: Callable[[Iterator[np.ndarray]], np.ndarray],
+    name: str,
+) -> Predictions:
+    """Scores of whatever reads audio.
+
+    Args:
+        index, rows: Clips to score.
+        place: Where their audio is.
+        scores_of: Clips float32 (sample,) at 16 kHz to probabilities (clip, label).
+        name: Of what scores them, for the progress bar.
+
+    Raises:
+        UnderstudyError: Nothing to read from, an unfinished extraction.
+    """
     source = predict.audio_source(index, place.cache)
     if isinstance(source, predict.CachedAudio):
         missing = source.reader.status[rows] == schema.load().code("missing")
@@ -187,7 +216,7 @@ def _by_student(
     used, left_out = [], []
 
     def clips() -> Iterator[np.ndarray]:
-        for row in tqdm(rows.tolist(), desc=f"scoring {run.name}", unit="clip", disable=None):
+        for row in tqdm(rows.tolist(), desc=f"scoring {name}", unit="clip", disable=None):
             if source.n_samples[row] == 0:
                 left_out.append(index.clips["clip_id"].iloc[row])
                 continue
@@ -201,8 +230,7 @@ def _by_student(
             used.append(row)
             yield samples
 
-    student = on_device(student, device)
-    scores = predict.predict_clips(student, clips(), run.config["task"])
+    scores = scores_of(clips())
     return Predictions(np.array(used, np.int64), scores, left_out)
 
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from understudy import intervals, metrics
 from understudy.errors import DataError
 from understudy.evaluate.predictions import (
@@ -51,15 +53,7 @@ def score_on(
     run: Run, index: ClipIndex, place: Place, *, split: Part = "test", device: str = "cpu"
 ) -> Path:
     """`score` with the run and its dataset at hand."""
-    if index.digest != run.config["index_digest"]:
-        raise DataError(
-            f"dataset {index.name}: clips, labels or splits are not those {run.path} was trained "
-            f"on (index digest {index.digest[:12]}, wanted {run.config['index_digest'][:12]}): "
-            "training clips could be among the tested ones"
-        )
-    rows = getattr(index.split(run.fold), split)
-    if not len(rows):
-        raise DataError(f"dataset {index.name}: its {split} split is empty")
+    rows = rows_of(run, index, split)
     predictions = predict_rows(run, index, rows, place, device)
     name = "score" if split == "test" else f"score-{split}"
     predictions.save(run.path / "evaluation" / f"{name}.npz", index, run.label_names)
@@ -79,3 +73,21 @@ def score_on(
         "provenance": provenance(device),
     }
     return run.write(name, content)
+
+
+def rows_of(run: Run, index: ClipIndex, split: Part = "test") -> np.ndarray:
+    """Rows (clip,) of one part of the dataset a run was trained on.
+
+    Raises:
+        DataError: Another index than the run's, or a part without clips.
+    """
+    if index.digest != run.config["index_digest"]:
+        raise DataError(
+            f"dataset {index.name}: clips, labels or splits are not those {run.path} was trained "
+            f"on (index digest {index.digest[:12]}, wanted {run.config['index_digest'][:12]}): "
+            "training clips could be among the tested ones"
+        )
+    rows = getattr(index.split(run.fold), split)
+    if not len(rows):
+        raise DataError(f"dataset {index.name}: its {split} split is empty")
+    return rows

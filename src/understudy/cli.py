@@ -29,6 +29,7 @@ COMMANDS = {
         "Fill the paper's tables with what is measured here.",
     ),
     "evaluate": ("understudy.evaluate.cli:group", "Score, transfer, compare and report."),
+    "export": ("understudy.export.cli:command", "Make a trained student ready for use elsewhere."),
     "doctor": ("understudy.doctor:command", "Check what this machine offers and lacks."),
     "predict": ("understudy.predict.cli:command", "Label audio files with a trained student."),
 }

@@ -19,7 +19,8 @@ WANTED = {
     "discogs": {"onnx", "onnxruntime"},
     "hear": {"hear21passt", "torchvision"},
     "mule": {"h5py"},
-    "onnx": {"onnxruntime"},
+    "hub": {"huggingface-hub"},
+    "onnx": {"onnx", "onnxruntime", "onnxscript"},
     "oracles": {"hear21passt", "panns-inference", "torchvision"},
 }
 

@@ -8,6 +8,11 @@ from typing import Any, Literal
 from understudy.timing import Window
 
 
+def non_commercial(licence: str) -> bool:
+    """Whether a licence, as its owner words it, is one of Creative Commons' non-commercial ones."""
+    return "NC" in re.split(r"[\s-]+", licence)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherCard:
     """Facts of one teacher; those that change its embeddings enter a cache's identity."""
@@ -56,7 +61,7 @@ class TeacherCard:
     @property
     def non_commercial(self) -> bool:
         """Whether the weights' licence forbids commercial use, as CC BY-NC does."""
-        return "NC" in re.split(r"[\s-]+", self.licence_weights)
+        return non_commercial(self.licence_weights)
 
     @property
     def whole_s(self) -> float:
