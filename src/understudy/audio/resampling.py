@@ -105,9 +105,7 @@ def resample(
     return result
 
 
-def resample_blocks(
-    blocks: Iterable[np.ndarray], from_hz: int, to_hz: int
-) -> Iterator[np.ndarray]:
+def resample_blocks(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
     """What `resample` gives for blocks put together, by `soxr_hq`, without holding them all."""
     if from_hz == to_hz:
         yield from blocks
