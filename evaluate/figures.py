@@ -58,9 +58,9 @@ COSTS = {
 }
 
 
-def against_cost(content: dict[str, Any]) -> list[tuple[str, Markup]]:
-    """Dataset and figure of scores against what was measured first for the model behind them: the
-    student, and for teacher_lr the teacher."""
+def against_cost(content: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]], Markup]]:
+    """Dataset, rows and figure of scores against the cost, as it was measured first, of the model
+    behind them: the student, and for teacher_lr the teacher."""
     if not content["complexity"]:
         return []
     costs_of = {model["name"]: model for model in content["complexity"][0]["models"]}
@@ -72,7 +72,11 @@ def against_cost(content: dict[str, Any]) -> list[tuple[str, Markup]]:
                 title,
                 [
                     plots.Point(
-                        row["preset"], model["name"], model[key], row["mean"], row["interval"]
+                        row["preset"],
+                        f"{model['name']}\n{marks.si(model[key])}",
+                        model[key],
+                        row["mean"],
+                        row["interval"],
                     )
                     for row, model in rows
                     if model and model[key] and row["mean"] is not None
@@ -82,7 +86,8 @@ def against_cost(content: dict[str, Any]) -> list[tuple[str, Markup]]:
         ]
         shown = [panel for panel in panels if len({point.cost for point in panel[1]}) > 1]
         if shown:
-            figures.append((table["dataset"], plots.against_cost(shown, table["metric"])))
+            drawn = plots.against_cost(shown, table["metric"])
+            figures.append((table["dataset"], marks.labelled(table["rows"]), drawn))
     return figures
 
 

@@ -27,3 +27,13 @@ def coloured(row: dict[str, Any]) -> dict[str, Any]:
     """A row, or anything with a preset, with the colour of its system."""
     colour = row["preset"] if row["preset"] in plots.SERIES else "other"
     return row | {"colour": colour, "opacity": 1.0}
+
+
+def si(value: float | None) -> str:
+    """Three digits with k, M, G."""
+    if value is None:
+        return "–"
+    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {unit}"
+    return f"{value:.3g}"

@@ -173,11 +173,10 @@ def against_cost(panels: Sequence[tuple[str, Sequence[Point]]], metric: str) -> 
                     axes.vlines(point.cost, *point.interval, color=INK, lw=1, zorder=3)
                 axes.plot(point.cost, point.value, "o", ms=8, color=colour(point.system),
                           mec=SURFACE, zorder=4)  # fmt: skip
-            for x in sorted({point.cost for point in points}):
-                names = dict.fromkeys(point.label for point in points if point.cost == x)
-                axes.annotate("\n".join(names), (x, 0.02), xycoords=axes.get_xaxis_transform(),
-                              ha="center", color=MUTED)  # fmt: skip
             axes.set_xscale("log")
+            names = {point.cost: point.label for point in points}
+            axes.set_xticks(list(names), list(names.values()))
+            axes.minorticks_off()
             axes.margins(x=0.25, y=0.2)
             axes.set_xlabel(title)
             _plain_axes(axes, "y")

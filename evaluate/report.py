@@ -83,7 +83,7 @@ def render(
     )
     environment.filters |= {
         "short": _short,
-        "si": _si,
+        "si": marks.si,
         "pretty": _pretty,
         "measured_on": costs.measured_on,
     }
@@ -292,16 +292,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _short(digest: str | None) -> str:
     return digest[:10] if digest else "–"
-
-
-def _si(value: float | None) -> str:
-    """Three digits with k, M, G."""
-    if value is None:
-        return "–"
-    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
-        if value >= 10**power:
-            return f"{value / 10**power:.3g} {unit}"
-    return f"{value:.3g}"
 
 
 def _pretty(value: Any) -> str:

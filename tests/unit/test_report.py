@@ -358,7 +358,27 @@ def test_complexity_is_shown_once_per_measurement(tmp_path: Path) -> None:
     page, content = page_of(runs, tmp_path / "out")
     (table,) = content["complexity"]
     assert [model["name"] for model in table["models"]] == ["sc-cnn", "mn04"]
+    assert "Score against cost" not in page  # nothing but students of one size
     assert all(text in page for text in ("12.1 M", "77.7", "70.1 – 80.2", "Some CPU", "2 threads"))
+
+
+def test_scores_are_drawn_against_what_they_cost(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name) for name in ("teacher_lr", "baseline", "dc")]
+    known = {"weights": "random", "audio_s": 10.0, "rate_hz": 16000, "iterations_per_s": 2.0}
+    known |= {"iterations_per_s_range": [1.0, 3.0], "latency_p95_ms": 9.0, "clips_per_s": 1.0}
+    models = [
+        known | {"name": name, "role": role, "parameters": n, "macs_per_s": 5 * n,
+                 "latency_p50_ms": n / 1e5, "peak_memory_mb": 1.0}
+        for name, role, n in (("sc-cnn", "student", 144_332), ("mn04", "teacher", 983_599))
+    ]  # fmt: skip
+    machine = {"device": "CPU", "cpu": "Some CPU", "threads": 1, "torch": "2", "tf32": False}
+    how = {"machine": machine, "rounds": 5, "batch_clips": 4, "counting": "as counted"}
+    content = {"run_digest": Run.read(runs[2]).digest, "tables": [how | {"models": models}]}
+    write(runs[2] / "evaluation" / "complexity.json", content)
+    page, _ = page_of(runs, tmp_path / "out")
+    drawn = page[page.index("Score against cost: openmic") :].partition("</svg>")[0]
+    assert all(f">{text}</text>" in drawn for text in ("sc-cnn", "144 k", "mn04", "984 k"))
+    assert "mathdefault" not in drawn
 
 
 def test_what_is_missing_or_wrong_is_named_with_the_command(tmp_path: Path) -> None:
