@@ -21,6 +21,7 @@ WANTED = {
     "mule": {"h5py"},
     "hub": {"huggingface-hub"},
     "onnx": {"onnx", "onnxruntime", "onnxscript"},
+    "remote": {"obstore"},
     "oracles": {"hear21passt", "panns-inference", "torchvision"},
 }
 
