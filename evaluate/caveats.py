@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from understudy.errors import UnderstudyError
+from understudy.evaluate.audit import sentences
 from understudy.evaluate.overlap import overlaps
 from understudy.evaluate.runs import Run, grouped
 
@@ -29,6 +30,10 @@ def warnings(runs: Sequence[Run], transfers: Sequence[dict[str, Any]]) -> list[s
             ]
     for source, target in targets:
         found += [f"Transfer: {sentence}." for sentence in overlaps(target, [source])]
+    for transfer in transfers:
+        if transfer["overlap"]:
+            told = sentences(transfer["source"], transfer["target"], transfer["overlap"])
+            found += [f"Transfer: {sentence}." for sentence in told]
     found += [sentence for table in transfers if (sentence := _at_chance(table))]
     return list(dict.fromkeys(found))
 

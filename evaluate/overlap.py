@@ -30,6 +30,11 @@ def overlaps(evaluated: str, trained_on: Iterable[str]) -> list[str]:
     return found
 
 
+def same_collection(first: str, second: str) -> bool:
+    """Whether two datasets are one, or drawn from one collection."""
+    return _key(first) == _key(second) or _shared_collection(first, second) is not None
+
+
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", re.sub(r"\(.*", "", name.lower()))
 

@@ -74,10 +74,22 @@ def _transfers(
                 "map_version": first["map_version"],
                 "aggregate": first["aggregate"],
                 "sources": first["sources"],
+                "overlap": _overlap(able, target),
                 "n_positive": first["n_positive"],
                 "n_negative": first["n_negative"],
                 "chance_bound": chance_bounds(table["chance"], first["n_positive"]),
             }
+
+
+def _overlap(runs: Sequence[Run], target: str) -> dict[str, Any] | None:
+    """The audit of the runs' trainings that found most; None where none was made."""
+    entries = [run.evaluations["transfer"]["targets"][target].get("overlap") for run in runs]
+
+    def found(one: dict[str, Any]) -> tuple[int, int]:
+        ids, near = one["ids"], one["embeddings"]
+        return (ids["n_shared"] if ids else -1, near["n_suspected"] if near else -1)
+
+    return max((one for one in entries if one), key=found, default=None)
 
 
 def _serves(run: Run, target: str, name: str) -> bool:

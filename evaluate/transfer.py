@@ -10,6 +10,7 @@ import yaml
 
 from understudy import config, intervals, metrics
 from understudy.errors import ConfigError, DataError, UnderstudyError, unknown
+from understudy.evaluate.audit import audit
 from understudy.evaluate.predictions import (
     Place,
     place_of,
@@ -217,6 +218,7 @@ def transfer_to(
         "left_out_clips": predictions.left_out,
         "predictions": file,
         "licence": index.licence,
+        "overlap": _overlap(run, index, place, predictions.rows),
         "maps": results,
     }
     content = {
@@ -229,6 +231,20 @@ def transfer_to(
         "provenance": provenance(device),
     }
     return run.write("transfer", content)
+
+
+def _overlap(run: Run, index: ClipIndex, place: Place, rows: np.ndarray) -> dict[str, Any] | None:
+    """What of the scored clips the run may have met in training; None where its own dataset is not
+    at hand."""
+    own = place_of(run, None, None)
+    try:
+        source = own.index(run.dataset)
+        split_is_known = source.digest == run.config["index_digest"]
+    except UnderstudyError:
+        return None
+    if not split_is_known:
+        return None
+    return audit(source, own.cache, run.fold, index, place.cache, rows, run.teacher)
 
 
 def _earlier_targets(run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests import tiny
 from understudy import metrics
 from understudy.errors import CacheError, ConfigError
 from understudy.evaluate import teacher_lr
+from understudy.evaluate.audit import audit, sentences
 from understudy.evaluate.cli import group
 from understudy.evaluate.overlap import overlaps
 from understudy.evaluate.predictions import Place
@@ -145,6 +146,32 @@ def other() -> ClipIndex:
     treble = np.where(np.arange(18) % 4 == 0, 0, -low)
     labels = np.stack([low, treble, np.full(18, -1)], axis=1)
     return replace(clips, name="other", labels=labels, label_names=("bass", "treble", "never"))
+
+
+def test_scored_clips_that_were_trained_on_are_found(place: Path, tmp_path: Path) -> None:
+    path = transfer(place / "run", "other", label_map=place / "map.yaml", split="all")
+    found = json.loads(path.read_text())["targets"]["other"]["overlap"]
+    split = tiny.index(18).split()
+    met = len(split.train) + len(split.valid)  # "other" has the very clips of "tiny"
+    assert found["ids"] is None  # no collection is known that both are drawn from
+    assert found["embeddings"]["n_suspected"] >= met
+    assert all(pair["target"] == pair["source"] for pair in found["embeddings"]["closest"])
+    assert found["embeddings"]["closest"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    (told,) = sentences("tiny", "other", found)
+    assert "sound like clips trained on" in told
+    assert "framewise" in told
+
+    without = audit(tiny.index(18), None, None, other(), None, np.arange(18))
+    assert without["embeddings"] is None
+    assert "no embeddings of one teacher" in without["reason"]
+    fma = replace(tiny.index(18), name="fma-small")
+    clips = other().clips.assign(
+        clip_id=[f"track{k}_0" for k in range(18)], group=fma.clips["clip_id"]
+    )
+    openmic = replace(other(), name="openmic", clips=clips)
+    by_group = audit(fma, None, None, openmic, None, np.arange(18))
+    assert by_group["ids"]["n_shared"] == met
+    assert "have the id of a recording" in sentences("fma-small", "openmic", by_group)[0]
 
 
 def test_transfer_is_the_score_of_mapped_predictions(place: Path) -> None:
