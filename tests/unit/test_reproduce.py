@@ -208,3 +208,25 @@ def test_differences_at_full_scale() -> None:
     text = "\n".join(tables.lines({"kind": "scores", "title": "T", "source": "S",
                                    "parts": [filled]}))  # fmt: skip
     assert "0.800 to 0.950" in text
+
+
+def test_complexity_alone_wants_neither_data_nor_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = dataclasses.replace(
+        PAPER, complexity=dataclasses.replace(PAPER.complexity, models={
+            name: cost for name, cost in PAPER.complexity.models.items() if cost.role == "student"
+        })
+    )  # fmt: skip
+    monkeypatch.setattr(paper, "read", lambda _: quick)
+    monkeypatch.setattr(run, "BUDGET_S", 0.0)
+    monkeypatch.setattr(run, "BATCH_CLIPS", 1)
+    for _ in range(2):  # the second time what was measured is kept
+        page = run.reproduce("ding2024", tmp_path, chosen=["2"], progress=False)
+    assert page is not None
+    content = read(tmp_path)
+    for table in content["published"]["tables"]:
+        assert {row["model"] for row in table["rows"]} == {"sc-cnn", "hcnn"}
+        assert all(abs(row["difference_m"]) < 0.1 for row in table["rows"])
+        assert all(row["ours"]["weights"] == "random" for row in table["rows"])
+    assert "0 runs" in page.read_text()
