@@ -97,7 +97,8 @@ def test_an_altered_model_is_refused(folder: Path):
         (folder / "model.onnx").write_bytes(whole)
 
 
-@pytest.mark.parametrize("name", ["sc-cnn", pytest.param("hcnn", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["sc-cnn", "hcnn"])
 def test_torch_program(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """HCNN's pooling and padding torch.export would otherwise fix to the example's length."""
     monkeypatch.setattr(parity, "DURATIONS_S", (0.5, 5.0, 6.31))
