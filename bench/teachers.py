@@ -30,7 +30,8 @@ import torch
 
 from understudy import audio, datasets, teachers
 from understudy.evaluate.memory import peak_mb
-from understudy.extract import cluster, plan, prepare, run, shard
+from understudy.extract import cluster, plan, prepare, run
+from understudy.extract import load as loading
 from understudy.teachers.base import Teacher
 
 FOUR = ("passt", "panns", "mule", "discogs")
@@ -267,7 +268,7 @@ def together(device: str) -> Iterator[str]:
             cache = tempfile.mkdtemp(dir=folder)
             chosen = {name: built[name] for name in names}
             planned = prepare.prepare(index, chosen, cache, audio=False)
-            return seconds(functools.partial(run.run, planned, progress=False), device)
+            return seconds(functools.partial(run.run, planned, run.Runtime(progress=False)), device)
 
         index.save(Path(folder) / "index.parquet")
         every = plan.shards(len(index), len(index), {"all": [0]})
@@ -277,7 +278,7 @@ def together(device: str) -> Iterator[str]:
             """What cannot be saved: each window once through its network, each clip read once."""
 
             def embed(clip: plan.Clip) -> None:
-                loaded = shard.load(clip, wanted, str(root), folder)
+                loaded = loading.load(clip, wanted, str(root), folder)
                 for teacher in built.values():
                     key = teacher.card.sample_rate, teacher.card.resampler
                     teacher.embed(torch.from_numpy(loaded.samples[key][:]))

@@ -1,9 +1,9 @@
 """`understudy extract`: a thin layer over `understudy.extract.extract`."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,7 @@ from understudy import config
 from understudy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from understudy.extract.prepare import Extraction
+    from understudy.extract.jobfile import TeacherEntry
 
 EPILOG = """
 \b
@@ -20,22 +20,33 @@ Examples:
   understudy extract folder --root recordings --teacher spectral --cache cache --dry-run
   understudy extract folder --root recordings --option csv=labels.csv --teacher mn04 \\
       --weights mn04=mn04_as_mAP_432.pt --set mn04.window_s=clip --cache cache
+  understudy extract job.yaml --workers 4
+
+\b
+A job file runs several teachers over several datasets:
+  cache: cache
+  audio: true
+  teachers:
+    - spectral
+    - {name: mn04, weights: mn04_as_mAP_432.pt, settings: {window_s: 2, hop_s: 1}}
+  datasets:
+    - {name: esc50, root: ESC-50}
+    - {name: folder, root: recordings, options: {csv: labels.csv}}
+and, if you like, dtype, clips_per_shard, device, workers, scheduler, max_failures, time_limit_s.
 
 Stopped by Ctrl-C, by a kill or by a crash, the same command continues: shards that were committed
 are kept, and so are the stores of other teachers. Clips that cannot be used are listed, with the
-reason, in CACHE/<dataset>/ledger.csv; they never stop the run. Adding clips to the dataset, or a
+reason, in CACHE/<dataset>/ledger.csv; they do not stop the run. Adding clips to the dataset, or a
 teacher, and running again computes what is new.
+
+A teacher that hangs on a clip, or a clip that kills the worker, is found and left out; a crash
+inside this very process (--workers 1) ends it, --workers 2 keeps it apart.
 """
 
 
 @click.command(epilog=EPILOG)
-@click.argument("dataset")
-@click.option(
-    "--root",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the dataset's recordings.",
-)
+@click.argument("dataset", metavar="DATASET|JOB.yaml")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's recordings.")
 @click.option(
     "--teacher",
     "teachers",
@@ -60,7 +71,6 @@ teacher, and running again computes what is new.
 @click.option("--audio", is_flag=True, help="Also store the recordings: 16 kHz mono int16.")
 @click.option(
     "--cache",
-    required=True,
     type=click.Path(path_type=Path),
     help="Folder of caches; stores land in CACHE/<dataset>/.",
 )
@@ -88,63 +98,103 @@ teacher, and running again computes what is new.
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Local worker processes; 1 works inside this process.",
+    metavar="N",
+    help="Local worker processes; 1, the default, works inside this process. With GPUs, each "
+    "process gets one, in turn.",
 )
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
     help="Run on this dask cluster instead; its workers must see the same paths.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
+@click.option(
+    "--max-failures",
+    metavar="N|P%",
+    help="End the run when more clips of a dataset fail. Default: never.",
+)
+@click.option(
+    "--time-limit",
+    "time_limit_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Longest time a worker may show no sign of life. Default: 600.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be done and, from 20 s of work on a sample, how long it takes.",
+)
 def command(
     dataset: str,
-    root: Path,
+    root: Path | None,
     teachers: tuple[str, ...],
     weights: tuple[str, ...],
     settings: tuple[str, ...],
     audio: bool,
-    cache: Path,
     options: tuple[str, ...],
-    dtype: str | None,
-    clips_per_shard: int | None,
-    device: str | None,
-    workers: int,
-    scheduler: str | None,
     dry_run: bool,
+    **given: Any,
 ) -> None:
-    """Run teachers once over DATASET, into a cache.
+    """Run teachers once over DATASET, or all that JOB.yaml names, into a cache.
 
     Every recording is decoded once for all teachers and for --audio. The cache is a folder of
     standard Zarr v3 stores; `understudy cache show` describes one.
     """
+    changes = {key: value for key, value in given.items() if value is not None}
     try:
-        from understudy import datasets
-        from understudy.extract import prepare, run
+        from understudy.extract import forecast, jobfile, run
 
-        built = prepare.build(teachers, _paths(weights), _settings(settings, teachers), device)
-        planned = prepare.prepare(
-            datasets.load(dataset, root, **_options(options)),
-            built,
-            cache,
-            audio=audio,
-            clips_per_shard=clips_per_shard,
-            dtype=dtype,
-            workers=workers,
-        )
+        if Path(dataset).suffix in (".yaml", ".yml"):
+            named = {"--root": root, "--teacher": teachers, "--weights": weights}
+            named |= {"--set": settings, "--audio": audio, "--option": options}
+            for option, value in named.items():
+                if value:
+                    raise ConfigError(f"{option} and a job file: {dataset} is to say that itself")
+            job = jobfile.read_job(Path(dataset), changes)
+        else:
+            if root is None or "cache" not in changes:
+                missing = "--root" if root is None else "--cache"
+                raise click.UsageError(f"Missing option '{missing}'.")
+            job = jobfile.ExtractJob(
+                datasets=(
+                    jobfile.DatasetEntry(name=dataset, root=root, options=_options(options)),
+                ),
+                teachers=_teachers(teachers, _paths(weights), _settings(settings, teachers)),
+                audio=audio,
+                **changes,
+            )
+        plans = jobfile.plan_job(job)
         if dry_run:
-            for line in _forecast(planned):
-                click.echo(line)
+            for planned in plans:
+                for line in forecast.lines(planned):
+                    click.echo(line)
             return
-        report = run.run(planned, scheduler=scheduler, workers=workers, say=click.echo)
+        reports = run.run_all(plans, job.runtime, say=click.echo)
     except KeyboardInterrupt:
         click.echo("stopped; the same command continues from the committed shards", err=True)
         sys.exit(130)
-    for line in report.lines():
-        click.echo(line)
-    if (name := planned.index.name) != dataset:
+    for planned, report in zip(plans, reports, strict=True):
+        if len(plans) > 1:
+            click.secho(planned.index.name, bold=True)
+        for line in report.lines():
+            click.echo(line)
+    if len(plans) == 1 and (name := plans[0].index.name) != dataset:
         click.echo(f"the commands that read this cache call the dataset {name}")
+
+
+def _teachers(
+    names: Iterable[str], weights: Mapping[str, str], settings: Mapping[str, dict[str, object]]
+) -> "tuple[TeacherEntry | str, ...]":
+    from understudy.extract.jobfile import TeacherEntry
+
+    for what, mapping in (("weights", weights), ("settings", settings)):
+        for name in mapping:
+            if name not in names:
+                raise ConfigError(f"{what} for a teacher that was not asked for: {name}")
+    return tuple(
+        TeacherEntry(name=name, weights=weights.get(name), settings=settings.get(name, {}))
+        for name in names
+    )
 
 
 def _paths(assignments: Iterable[str]) -> dict[str, str]:
@@ -174,24 +224,3 @@ def _settings(assignments: Iterable[str], teachers: Iterable[str]) -> dict[str, 
             raise ConfigError(f"--set wants TEACHER.KEY=VALUE, found '{text}'")
         by_teacher.setdefault(name, []).append(text[len(name) + 1 :])
     return {name: config.overrides(texts) for name, texts in by_teacher.items()}
-
-
-def _forecast(planned: "Extraction") -> Iterable[str]:
-    from understudy.extract.pending import pending
-    from understudy.extract.prepare import forecast
-    from understudy.extract.progress import size
-
-    found = forecast(planned, pending(planned))
-    yield (
-        f"{found.n_clips} clips, {found.hours:.2f} h of audio, "
-        f"{found.n_shards} shards of {found.clips_per_shard} clips"
-    )
-    width = max(map(len, planned.stores))
-    for name, path in planned.stores.items():
-        yield (
-            f"{name:<{width}}  {size(found.bytes[name]):>9}  "
-            f"{found.pending[name]} of {found.n_shards} shards to do  {path}"
-        )
-    yield f"{size(found.needed_bytes)} to write, {size(found.free_bytes)} free"
-    if found.needed_bytes > found.free_bytes:
-        yield "the disk lacks the space: a real run would refuse"

@@ -1,4 +1,4 @@
-"""Dask: where the tasks run. The only file that imports it, and only when a run starts.
+"""Dask: a cluster to run on, and a pool of tasks on it. Imported only when a run starts.
 
 One worker means a scheduler and a worker inside this process; more mean processes (spawned);
 an address means whatever cluster listens there, with the same paths for data and cache. Each task
@@ -6,25 +6,23 @@ computes on one CPU thread, here by `one_thread`, elsewhere by dask's own defaul
 operation wait for each other while decoding takes their cores, and would change the last bits.
 """
 
+import importlib.util
 import logging
-import math
+import os
+import queue
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from understudy.errors import CacheError, ConfigError
-from understudy.extract.plan import Job, Shard
-from understudy.extract.progress import Progress
-from understudy.extract.worker import Stopped, process
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
 # Dask's own also makes malloc give memory back at once, so that every large tensor is page-faulted
@@ -32,49 +30,95 @@ LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
 CHILD_ENVIRONMENT = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
 )
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 CONNECT_S = 10.0  # patience with a scheduler that does not answer
-BEAT_S = 0.2  # between two signs of life of a task
-STOP_S = 30.0  # patience with tasks that were asked to stop
+STOP_S = 60.0  # patience with tasks that were asked to stop
+IDLE_S = 0.2  # between two looks at the scheduler while no task ends
+DEATHS = 3  # of a task's workers before it is given up
+
+
+class WorkersDied(CacheError):
+    """Worker after worker died at one task."""
+
+
+class SchedulerLost(CacheError):
+    """The scheduler does not answer any more."""
 
 
 @contextmanager
-def connect(scheduler: str | None, workers: int, slots: int) -> "Iterator[Client]":
+def connect(
+    scheduler: str | None, workers: int, slots: int, *, processes: bool = False, device: str = "cpu"
+) -> "Iterator[Client]":
     """A dask client; clusters made here end with it.
 
     Args:
         scheduler: Address of a cluster that is there already.
-        workers: Processes; 1 is this very process.
+        workers: Workers; 1 is this very process, more are processes of their own.
         slots: Tasks at a time inside this process.
+        processes: Make a single worker a process of its own, too.
+        device: "cuda" gives each process a GPU of its own, as far as they go round.
 
     Raises:
         ConfigError: Nothing answers at `scheduler`.
     """
     import dask.config
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=CONNECT_S)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no dask scheduler answers at '{scheduler}' ({error})") from None
-        with client:
-            yield client
-        return
-    environment = {"distributed.nanny.pre-spawn-environ": CHILD_ENVIRONMENT}
-    with deaf_children(), dask.config.set(environment):
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1 if workers > 1 else slots,
-            processes=workers > 1,
-            # None would make the scheduler insist on port 8787, which another run may hold.
-            dashboard_address=LOCAL_PORT,
-            worker_dashboard_address=LOCAL_PORT,
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        )
-    with one_thread(), cluster, Client(cluster) as client:
-        yield client
+    with ExitStack() as stack:
+        if scheduler is not None:
+            yield stack.enter_context(_reached(scheduler))
+            return
+        apart = processes or workers > 1
+        environment = {"distributed.nanny.pre-spawn-environ": CHILD_ENVIRONMENT}
+        # The cluster is entered before Ctrl-C is heard again, so that it is closed in any case.
+        with deaf(), dask.config.set(environment):
+            cluster = stack.enter_context(_local(workers, slots, apart, device))
+        stack.enter_context(one_thread())
+        yield stack.enter_context(Client(cluster))
+
+
+def _reached(scheduler: str) -> "Client":
+    from distributed import Client
+
+    try:
+        return Client(scheduler, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no dask scheduler answers at '{scheduler}' ({error})") from None
+
+
+def _local(workers: int, slots: int, apart: bool, device: str) -> Any:
+    from distributed import LocalCluster, Nanny
+
+    gpus = visible_gpus() if apart and device == "cuda" else []
+
+    class Pinned(Nanny):
+        """Keeper of a process that sees one GPU."""
+
+        def __init__(self, *args: Any, name: int, **kwargs: Any) -> None:
+            env = {VISIBLE: gpus[name % len(gpus)]}
+            super().__init__(*args, name=name, env=env, **kwargs)
+
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1 if apart else slots,
+        processes=apart,
+        worker_class=Pinned if gpus else None,
+        # None would make the scheduler insist on port 8787, which another run may hold.
+        dashboard_address=LOCAL_PORT,
+        worker_dashboard_address=LOCAL_PORT,
+        scheduler_kwargs={
+            "dashboard": _has_bokeh(),
+            "allowed_failures": DEATHS - 1,
+        },
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES lists, else the numbers of the GPUs that are there."""
+    listed = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return listed or [str(number) for number in range(torch.cuda.device_count())]
 
 
 @contextmanager
@@ -89,82 +133,134 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which a terminal sends to all: they are told."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def deaf() -> Iterator[None]:
+    """Threads and processes started meanwhile never get Ctrl-C, which a terminal sends to all.
 
-
-def drive(
-    client: "Client",
-    job: Job,
-    tasks: Sequence[tuple[Shard, ...]],
-    on_progress: Callable[[Progress], None],
-) -> Progress:
-    """Runs all tasks; on an error or Ctrl-C asks the others to stop and waits for that.
-
-    Raises:
-        CacheError: A store cannot be written, or workers die over and over on one task.
+    They inherit the blocked signal, and so do their own children, such as a worker that is started
+    again. Here it is only delayed: a Ctrl-C meanwhile raises KeyboardInterrupt at the end.
     """
-    from distributed import Event, KilledWorker, as_completed, wait
-    from distributed.comm.core import CommClosedError
-
-    topic = f"understudy-{job.run_id}"
-    stop = Event(topic, client=client)
-    client.subscribe_topic(topic, lambda event: on_progress(Progress(**event[1]["done"])))
-    total = Progress()
-    futures = [
-        client.submit(_task, job, task, topic, key=f"{topic}-{task[0].number}", pure=False)
-        for task in tasks
-    ]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        for future in as_completed(futures):
-            total += future.result()
-    except KilledWorker as error:
-        raise CacheError(
-            f"workers died again and again at {error.task}: probably out of memory; "
-            "try fewer --workers or a smaller --clips-per-shard"
-        ) from None
-    except CommClosedError as error:
-        raise CacheError(f"the dask scheduler went away ({error})") from None
+        yield
     finally:
-        running = [future for future in futures if not future.done()]
-        if running:
-            stop.set()
-            with suppress(TimeoutError):
-                wait(running, timeout=STOP_S)
-        client.unsubscribe_topic(topic)
-    return total
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _task(job: Job, shards: tuple[Shard, ...], topic: str) -> Progress:
+class Pool:
+    """Tasks of one run; leaving it asks those that still run to stop, and waits for that.
+
+    Args:
+        client: The cluster.
+        name: Of the run; tasks find `stop_requested` by it.
+    """
+
+    def __init__(self, client: "Client", name: str) -> None:
+        from distributed import Event
+
+        self.client, self.name = client, name
+        self._stop = Event(name, client=client)
+        self._works: dict[Future, Any] = {}
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._number = 0
+
+    def __len__(self) -> int:
+        """Tasks that have not ended."""
+        return len(self._works)
+
+    def submit(self, work: Any, function: Callable[..., Any], *arguments: Any) -> None:
+        """Has `function(*arguments)` called on a worker; `work` names it in `results`."""
+        self._number += 1
+        future = self.client.submit(
+            function, *arguments, key=f"{self.name}-{self._number}", pure=False
+        )
+        self._works[future] = work
+        future.add_done_callback(self._ended.put)
+
+    def results(
+        self, idle: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Any, Any | Exception]]:
+        """Pairs of `work` and what its task returned or raised, in the order of their ends.
+
+        Args:
+            idle: Called now and then while nothing ends.
+
+        Raises:
+            SchedulerLost: The cluster went away.
+        """
+        while self._works:
+            try:
+                future = self._ended.get(timeout=IDLE_S)
+            except queue.Empty:
+                if self.client.status != "running":
+                    raise SchedulerLost("the dask scheduler went away") from None
+                idle()
+                continue
+            work = self._works.pop(future)
+            yield work, self._outcome(future)
+
+    def _outcome(self, future: "Future") -> Any | Exception:
+        from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        try:
+            return future.result()
+        except KilledWorker:
+            return WorkersDied("workers died again and again at one task: probably out of memory")
+        except (CommClosedError, CancelledError) as error:
+            raise SchedulerLost(f"the dask scheduler went away ({error})") from None
+        except Exception as error:
+            return error
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._works or self.client.status != "running":
+            return
+        from distributed import wait
+
+        self._stop.set()
+        with suppress(TimeoutError, CancelledError):
+            wait(list(self._works), timeout=STOP_S)
+
+
+def stop_requested(name: str) -> Callable[[], bool]:
+    """For a task: whether its pool is being left, or nobody waits for the task any more."""
     from distributed import Event, get_worker
 
-    worker, stop = get_worker(), Event(topic)
-    unsent, sent_at = Progress(), -math.inf
+    worker, stop = get_worker(), Event(name)
+    key = worker.get_current_task()
 
-    def send() -> None:
-        nonlocal unsent, sent_at
-        worker.log_event(topic, {"done": asdict(unsent)})
-        unsent, sent_at = Progress(), time.monotonic()
-
-    def beat(step: Progress) -> bool:
-        nonlocal unsent
-        unsent += step
-        if time.monotonic() - sent_at < BEAT_S:
-            return False
-        send()
+    def asked() -> bool:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled" or worker.status.name != "running":
+            return True
         return bool(stop.is_set())
 
-    try:
-        return process(job, shards, beat)
-    except Stopped:
-        return Progress()
-    finally:
-        send()
+    return asked
+
+
+def threads(client: "Client") -> int:
+    """Threads of all workers."""
+    found: Any = client.nthreads()
+    return sum(found.values())
+
+
+def wait_for_workers(client: "Client", say: Callable[[str], None]) -> None:
+    """Where there is no worker yet, says so and waits for the first."""
+    if not threads(client):
+        say("no worker has joined the scheduler yet: waiting for one")
+        while not threads(client):
+            time.sleep(IDLE_S)
+
+
+def dashboard(client: "Client", *, local: bool) -> str | None:
+    """Address of the dashboard: dask has one where bokeh is installed."""
+    port = client.scheduler_info().get("services", {}).get("dashboard")
+    if not local:
+        return client.dashboard_link if port else None
+    return f"http://127.0.0.1:{port}/status" if port and _has_bokeh() else None
+
+
+def _has_bokeh() -> bool:
+    return importlib.util.find_spec("bokeh") is not None

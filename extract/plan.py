@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from understudy import schema
 from understudy.cache import StoreWriter, Track, clip_keys
@@ -19,7 +20,11 @@ from understudy.errors import ConfigError
 from understudy.index.file import read_rows
 from understudy.teachers import TeacherSpec
 
+COLUMNS = ("clip_id", "path", "start_s", "duration_s")
 TASK_SHARDS = 16  # most shards of one dask task
+MOST_DECODERS = 8  # threads of one task
+ANY_DEVICE = "auto"  # each worker takes the GPU it has, or else its CPU
+LIMIT_S = 600.0  # of a task without any sign of life
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +39,21 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a clip has no row in a track: a status name of the schema and the ledger's reason."""
+
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shard:
     """Rows that one writer owns in every track; `tracks` are the ones not yet committed."""
 
     number: int
     rows: range
     tracks: tuple[str, ...]
+    refused: tuple[tuple[int, Failure], ...] = ()  # rows that are not to be touched, and why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +80,8 @@ class Job:
     device: str
     batch_windows: int
     slots: int  # tasks at a time
-    decode_threads: int  # of each task
+    decode_threads: int | None  # of each task; None leaves it to the worker
+    limit_s: float  # see `LIMIT_S`
 
 
 def samples_at(duration_s: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -165,23 +180,23 @@ def shards(
 
 def shard_clips(index: Path, shards: Iterable[Shard]) -> list[list[Clip]]:
     """Clips of each shard, from the saved index."""
+    return [clips(table) for table in read_rows(index, [shard.rows for shard in shards], COLUMNS)]
+
+
+def clips(table: pd.DataFrame) -> list[Clip]:
+    """Clips of rows of an index, of the columns `COLUMNS`."""
     return [
-        [
-            Clip(
-                clip_id=clip_id,
-                path=path,
-                start_s=start_s,
-                duration_s=None if np.isnan(duration_s) else duration_s,
-                key=key,
-            )
-            for (clip_id, path, start_s, duration_s), key in zip(
-                table.itertuples(index=False, name=None),
-                clip_keys(table["clip_id"], table["start_s"], table["duration_s"]).tolist(),
-                strict=True,
-            )
-        ]
-        for table in read_rows(
-            index, [shard.rows for shard in shards], ("clip_id", "path", "start_s", "duration_s")
+        Clip(
+            clip_id=clip_id,
+            path=path,
+            start_s=start_s,
+            duration_s=None if np.isnan(duration_s) else duration_s,
+            key=key,
+        )
+        for (clip_id, path, start_s, duration_s), key in zip(
+            table.itertuples(index=False, name=None),
+            clip_keys(table["clip_id"], table["start_s"], table["duration_s"]).tolist(),
+            strict=True,
         )
     ]
 
@@ -196,6 +211,18 @@ def tasks(pending: Sequence[Shard], slots: int) -> list[tuple[Shard, ...]]:
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def decoders(tasks: int = 1) -> int:
+    """Threads that decode for each of `tasks` tasks at a time on this machine."""
+    return max(1, min(MOST_DECODERS, cores() // tasks))
+
+
+def default_device() -> str:
+    """ "cuda" where there is one, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def file_stamp(path: str | Path) -> tuple[int, int]:

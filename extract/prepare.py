@@ -1,6 +1,5 @@
 """Planning: teachers are built, tracks described, changes found. Nothing is written."""
 
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,6 @@ from understudy.index import ClipIndex
 if TYPE_CHECKING:
     from understudy.teachers.base import Teacher
 
-MAX_DECODE_THREADS = 8
 AUDIO = "audio"
 AUDIO_RATE_HZ = 16_000
 AUDIO_RESAMPLER = "soxr_hq"
@@ -74,7 +72,7 @@ def build(
             if name not in by_name:
                 raise ConfigError(f"{what} for a teacher that was not asked for: {name}")
     if by_name and device is None:
-        device = default_device()
+        device = plan.default_device()
     built = [
         registry.build(
             item,
@@ -96,13 +94,6 @@ def _once(names: Iterable[str]) -> None:
         raise ConfigError(f"teacher {twice[0]} is named twice; one run makes one store of each")
 
 
-def default_device() -> str:
-    """ "cuda" where there is one, else "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def prepare(
     index: ClipIndex,
     teachers: "Mapping[str, Teacher]",
@@ -113,11 +104,20 @@ def prepare(
     dtype: str | None = None,
     workers: int = 1,
     batch_windows: int = BATCH_WINDOWS,
+    limit_s: float = plan.LIMIT_S,
+    elsewhere: bool = False,
+    device: str | None = None,
 ) -> Extraction:
-    """Plans an extraction; see `extract`."""
+    """Plans an extraction; see `extract`.
+
+    Args:
+        elsewhere: Workers of another cluster choose their threads and, unless `device` is given,
+            their device themselves.
+    """
     if not teachers and not audio:
         raise ConfigError("nothing to extract: name a teacher, or ask for audio")
-    for name, value in (("workers", workers), ("batch_windows", batch_windows)):
+    limits = {"workers": workers, "batch_windows": batch_windows, "time limit in s": limit_s}
+    for name, value in limits.items():
         if value < 1:
             raise ConfigError(f"{name}: wanted 1 or more, found {value}")
     if not len(index):
@@ -136,7 +136,7 @@ def prepare(
     tracks = [_fitted(track, frames, dataset_dir, clips_per_shard) for track, frames in planned]
     changed = changes(index, dataset_dir / INDEX)
     by_name = dict(teachers)
-    device = str(next((t.device for t in teachers.values()), "cpu"))
+    chosen, device = device, str(next((t.device for t in teachers.values()), "cpu"))
     # On a CPU one thread a task scales best; a GPU wants one task, with many decoders.
     slots = workers if workers > 1 or device != "cpu" else plan.cores()
     job = Job(
@@ -153,10 +153,11 @@ def prepare(
             )
             for track in tracks
         ),
-        device=device,
+        device=plan.ANY_DEVICE if elsewhere and chosen is None else device,
         batch_windows=batch_windows,
         slots=slots,
-        decode_threads=max(1, min(MAX_DECODE_THREADS, plan.cores() // slots)),
+        decode_threads=None if elsewhere else plan.decoders(slots),
+        limit_s=limit_s,
     )
     stored = {
         track.name: plan.stored_clip_bytes(track, frames)
@@ -250,41 +251,4 @@ def _track_job(track: Track, teacher: "Teacher | None", writer: StoreWriter) -> 
         spec=None if teacher is None else teacher.spec,
         rate_hz=AUDIO_RATE_HZ if teacher is None else teacher.card.sample_rate,
         resampler=AUDIO_RESAMPLER if teacher is None else teacher.card.resampler,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """What a run would do, before anything is written."""
-
-    n_clips: int
-    hours: float
-    clips_per_shard: int
-    n_shards: int
-    pending: Mapping[str, int]
-    bytes: Mapping[str, int]
-    needed_bytes: int
-    free_bytes: int
-
-
-def forecast(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> Forecast:
-    """Sums up a plan; `missing` is from `pending`."""
-    job = planned.job
-    per_clip = planned.clip_bytes
-    rows = {
-        name: sum(len(job.tracks[0].writer.rows(number)) for number in numbers)
-        for name, numbers in missing.items()
-    }
-    folder = planned.dataset_dir
-    while not folder.exists():
-        folder = folder.parent
-    return Forecast(
-        n_clips=job.n_clips,
-        hours=float(np.nansum(planned.index.clips["duration_s"])) / 3600,
-        clips_per_shard=job.clips_per_shard,
-        n_shards=planned.n_shards,
-        pending={name: len(numbers) for name, numbers in missing.items()},
-        bytes={name: round(size * job.n_clips) for name, size in per_clip.items()},
-        needed_bytes=round(sum(per_clip[name] * count for name, count in rows.items())),
-        free_bytes=shutil.disk_usage(folder).free,
     )

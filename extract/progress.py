@@ -1,13 +1,9 @@
-"""What a run tells: a bar while it goes, a report at its end."""
+"""What a run counts, and what it reports at its end."""
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-
-from tqdm import tqdm
 
 
 @dataclass(kw_only=True)
@@ -15,12 +11,15 @@ class Progress:
     """Work done; sums over shards and tasks. Seconds are busy time of each stage."""
 
     clips: int = 0
+    failed: int = 0  # clips of committed shards that some track lacks
     audio_s: float = 0.0
     read_s: float = 0.0
     infer_s: float = 0.0
     write_s: float = 0.0
     wait_s: float = 0.0  # inference stood still for want of audio
     shards: int = 0
+    gpu_busy_s: float = 0.0  # as NVML has it, of `gpu_seen_s` of all workers' GPUs
+    gpu_seen_s: float = 0.0
 
     def __iadd__(self, other: "Progress") -> "Progress":
         for item in fields(self):
@@ -32,42 +31,16 @@ class Progress:
         return {item.name: round(getattr(self, item.name), 3) for item in fields(self)}
 
 
+def gpu_share(done: Progress) -> str:
+    """How busy GPUs were ("87 %"); empty where nothing could be seen."""
+    return f"{100 * done.gpu_busy_s / done.gpu_seen_s:.0f} %" if done.gpu_seen_s else ""
+
+
 def split(done: Progress) -> str:
     """Where the time of the stages went ("read 31 %, infer 64 %, write 5 %")."""
     busy = {"read": done.read_s, "infer": done.infer_s, "write": done.write_s}
     total = sum(busy.values()) or 1.0
     return ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in busy.items())
-
-
-class Bar:
-    """Progress bar on stderr: clips/s, audio-hours per hour and the read/infer/write split."""
-
-    def __init__(self, clips: int, *, show: bool) -> None:
-        self._bar = tqdm(
-            total=clips,
-            unit="clip",
-            desc="extract",
-            file=sys.stderr,
-            disable=not show or not sys.stderr.isatty(),
-            dynamic_ncols=True,
-        )
-        self._done = Progress()
-        self._began = time.monotonic()
-
-    def update(self, step: Progress) -> None:
-        """Adds the progress of a task."""
-        self._done += step
-        hours_per_hour = self._done.audio_s / max(time.monotonic() - self._began, 1e-9)
-        self._bar.set_postfix_str(
-            f"{hours_per_hour:.0f} audio-h/h, {split(self._done)}", refresh=False
-        )
-        self._bar.update(step.clips)
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +74,7 @@ class Report:
                 f"{self.done.clips / self.wall_s:.1f} clips/s, "
                 f"{self.done.audio_s / self.wall_s:.0f} audio-hours per hour; {split(self.done)}; "
                 f"inference waited {100 * waited:.0f} % of its time for audio"
+                + (f"; GPUs busy {share}" if (share := gpu_share(self.done)) else "")
             )
         if self.clipped_samples:
             yield f"{self.clipped_samples} samples clipped to int16, in {self.clipped_clips} clips"

@@ -8,8 +8,8 @@ import logging
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,14 @@ from understudy.cache import StoreWriter
 from understudy.cache.files import read_json
 from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError
-from understudy.extract import ledger, plan
+from understudy.extract import ledger, plan, profile
+from understudy.extract.forecast import forecast
+from understudy.extract.live import Live
 from understudy.extract.pending import pending
 from understudy.extract.plan import Shard
-from understudy.extract.prepare import BATCH_WINDOWS, Extraction, build, forecast, prepare
-from understudy.extract.progress import Bar, Progress, Report, size
+from understudy.extract.prepare import BATCH_WINDOWS, Extraction, build, prepare
+from understudy.extract.progress import Progress, Report, size
+from understudy.extract.session import Runtime, Session
 from understudy.index import ClipIndex
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ def extract(
     workers: int = 1,
     device: str | None = None,
     batch_windows: int = BATCH_WINDOWS,
+    max_failures: int | str | None = None,
+    time_limit_s: float = plan.LIMIT_S,
     progress: bool = True,
 ) -> dict[str, Path]:
     """Runs teachers once over a dataset, into `cache`; what is there already is kept.
@@ -67,7 +72,10 @@ def extract(
         workers: Local workers; more than one are processes.
         device: "cpu" or "cuda"; by default cuda where there is one.
         batch_windows: Most windows in one call of a teacher.
-        progress: Show a bar where stderr is a terminal.
+        max_failures: Clips, or such as "1%" of them, that may fail before the run ends.
+        time_limit_s: Longest time without a sign of life: then the worker is replaced, and the
+            clip that stalled it found and left out.
+        progress: Show on stderr how it goes.
 
     Returns:
         Store paths by teacher name, and "audio".
@@ -87,31 +95,49 @@ def extract(
         dtype=dtype,
         workers=workers,
         batch_windows=batch_windows,
+        limit_s=time_limit_s,
+        elsewhere=scheduler is not None,
+        device=device,
     )
-    run(planned, scheduler=scheduler, workers=workers, progress=progress)
+    runtime = Runtime(
+        scheduler=scheduler, workers=workers, progress=progress, max_failures=max_failures
+    )
+    run(planned, runtime)
     return planned.stores
 
 
 def run(
-    planned: Extraction,
-    *,
-    scheduler: str | None = None,
-    workers: int = 1,
-    progress: bool = True,
-    say: Callable[[str], None] = log.info,
+    planned: Extraction, runtime: Runtime | None = None, say: Callable[[str], None] = log.info
 ) -> Report:
     """Computes what is pending of a planned extraction; see `extract`.
 
     Args:
-        say: Is told what is worth knowing before the work begins.
+        say: Is told what is worth knowing before and during the work.
     """
+    (report,) = run_all([planned], runtime, say)
+    return report
+
+
+def run_all(
+    plans: Sequence[Extraction],
+    runtime: Runtime | None = None,
+    say: Callable[[str], None] = log.info,
+) -> list[Report]:
+    """`run` of one plan after the other, on one cluster, where the disk has space for all."""
+    if len(plans) > 1:
+        _check_space(plans, [pending(planned) for planned in plans])
+    with Session(runtime or Runtime(), say) as session:
+        return [_run(planned, session, say) for planned in plans]
+
+
+def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> Report:
     began = time.monotonic()
     done = Progress()
     with stores.lock(planned.dataset_dir):
         for line in planned.changes:
             say(line)
         missing = pending(planned, remember=True)
-        _check_space(planned, missing)
+        _check_space([planned], [missing])
         shards = plan.shards(planned.job.n_clips, planned.job.clips_per_shard, missing)
         _sweep(planned.dataset_dir)
         planned.index.save(planned.dataset_dir / INDEX)
@@ -122,45 +148,63 @@ def run(
             )
         try:
             if shards:
-                done = _compute(planned, shards, scheduler, workers, progress)
-        finally:
-            records = _records(planned)
-            ledger.save(planned.dataset_dir / LEDGER, ledger.lines(records))
+                done = _compute(planned, shards, session, say)
+        except BaseException:
+            with suppress(CacheError):  # the disk may be full: what went wrong first is told
+                ledger.save(planned.dataset_dir / LEDGER, ledger.lines(_records(planned)))
+            raise
+        records = _records(planned)
+        ledger.save(planned.dataset_dir / LEDGER, ledger.lines(records))
         wall_s = time.monotonic() - began
+        provenance = _provenance(planned, session.runtime, done, wall_s)
         for item in planned.job.tracks:
-            item.writer.finalise(
-                _provenance(planned, workers, done, wall_s), index_sha256=planned.index.digest
-            )
+            item.writer.finalise(provenance, index_sha256=planned.index.digest)
+        if done.shards:
+            profile.add(planned.dataset_dir, provenance)
     return _report(planned, records, done, wall_s)
 
 
-def _check_space(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> None:
+def _check_space(
+    plans: Sequence[Extraction], missing: Sequence[Mapping[str, Mapping[int, str]]]
+) -> None:
     """Raises CacheError where the disk lacks the space for what is pending."""
-    found = forecast(planned, missing)
-    if found.needed_bytes > found.free_bytes:
+    found = [forecast(*each) for each in zip(plans, missing, strict=True)]
+    needed, free = sum(each.needed_bytes for each in found), min(each.free_bytes for each in found)
+    if needed > free:
         raise CacheError(
-            f"{planned.dataset_dir}: {size(found.needed_bytes)} are needed and "
-            f"{size(found.free_bytes)} are free"
+            f"{plans[0].dataset_dir}: {size(needed)} are needed and {size(free)} are free"
         )
 
 
 def _compute(
-    planned: Extraction,
-    shards: list[Shard],
-    scheduler: str | None,
-    workers: int,
-    progress: bool,
+    planned: Extraction, shards: list[Shard], session: Session, say: Callable[[str], None]
 ) -> Progress:
-    from understudy.extract import cluster, worker
+    from understudy.extract import cluster
+    from understudy.extract.drive import Drive
 
-    with ExitStack() as stack:
-        if scheduler is None and workers == 1:
-            for teacher in planned.teachers.values():
-                stack.callback(worker.lend(teacher, planned.job.device))
-        bar = stack.enter_context(Bar(sum(len(shard.rows) for shard in shards), show=progress))
-        client = stack.enter_context(cluster.connect(scheduler, workers, planned.job.slots))
-        tasks = plan.tasks(shards, planned.job.slots)
-        return cluster.drive(client, planned.job, tasks, bar.update)
+    runtime, job = session.runtime, planned.job
+    most_failures, failed = runtime.allowed(job.n_clips), 0
+    if most_failures is not None:
+        failed = _failed_before(planned, {shard.number for shard in shards})
+    client = session.client(planned)
+    slots = job.slots if runtime.scheduler is None else cluster.threads(client)
+    n_clips = sum(len(shard.rows) for shard in shards)
+    with Live(planned.index.name, n_clips, show=runtime.progress) as live:
+        drive = Drive(client, job, live.update, live.say(say), most_failures, failed)
+        return drive.run(plan.tasks(shards, max(1, slots)))
+
+
+def _failed_before(planned: Extraction, pending: Set[int]) -> int:
+    """Clips that failed in the shards that are kept."""
+    return len(
+        {
+            failure["clip_id"]
+            for item in planned.job.tracks
+            for number in range(planned.n_shards)
+            if number not in pending
+            for failure in (item.writer.record(number) or {}).get("failures", ())
+        }
+    )
 
 
 def _sweep(dataset_dir: Path) -> None:
@@ -197,7 +241,9 @@ def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
     return result
 
 
-def _provenance(planned: Extraction, workers: int, done: Progress, wall_s: float) -> dict[str, Any]:
+def _provenance(
+    planned: Extraction, runtime: Runtime, done: Progress, wall_s: float
+) -> dict[str, Any]:
     packages = ("understudy", "numpy", "torch", "zarr", "distributed")
     return {
         "run_id": planned.job.run_id,
@@ -209,7 +255,7 @@ def _provenance(planned: Extraction, workers: int, done: Progress, wall_s: float
         },
         "device": planned.job.device,
         "batch_windows": planned.job.batch_windows,
-        "workers": workers,
+        "workers": runtime.scheduler or runtime.workers,
         "wall_s": round(wall_s, 3),
         **{f"run_{name}": value for name, value in done.rounded().items()},
     }

@@ -7,169 +7,25 @@ batch is computed while the next one is gathered.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from understudy import audio, schema
 from understudy.cache import ShardPayload
-from understudy.errors import AudioError, DataError
-from understudy.extract.plan import Clip, TrackJob, file_stamp, samples_at
-from understudy.extract.spool import BLOCK_SAMPLES, LONG_S, Samples, Spool, resampled
-from understudy.index import inside
+from understudy.extract.forward import FATAL, count, forward, strict_cuda
+from understudy.extract.load import Loaded
+from understudy.extract.plan import Clip, Failure, TrackJob, samples_at
+from understudy.extract.spool import BLOCK_SAMPLES, Samples
+from understudy.extract.windows import cut, window_levels
 from understudy.teachers.base import Teacher
-from understudy.timing import WindowPlan
 
-LEVEL_FLOOR_DB = -120.0  # digital silence; minus infinity does not survive arithmetic
 WAITING_S = 1200.0  # most audio of windows that wait for their batch, to bound memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why a clip has no row in a track: a status name of the schema and the ledger's reason."""
-
-    status: str
-    reason: str
-
-
-@dataclass(kw_only=True)
-class Loaded:
-    """A decoded clip: mono float32 samples by (rate in Hz, resampler), or a failure."""
-
-    clip: Clip
-    file_stamp: tuple[int, int] = (-1, -1)
-    sha256: str = ""
-    failure: Failure | None = None
-    duration_s: float = 0.0
-    samples: dict[tuple[int, str], Samples] = field(default_factory=dict)
-    read_s: float = 0.0
-
-
-def load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str, scratch: str) -> Loaded:
-    """Decodes a clip once and resamples it once per (rate, resampler).
-
-    A file that cannot be decoded, or that lies outside `root`, is a `failure`, not an exception.
-    Clips beyond `LONG_S` are kept in nameless files in the folder `scratch`.
-
-    Raises:
-        DataError: The file is missing because the whole dataset's folder is.
-        CacheError: `scratch` cannot be written.
-    """
-    began = time.perf_counter()
-    loaded = Loaded(clip=clip, file_stamp=file_stamp(Path(root, clip.path)))
-    try:
-        path = inside(Path(root), clip.path)
-        if (clip.duration_s or 0.0) > LONG_S:
-            _load_long(loaded, path, wanted, scratch)
-        else:
-            decoded = audio.decode(path, clip.start_s, clip.duration_s, digest=True)
-            loaded.sha256 = decoded.sha256 or ""
-            loaded.duration_s = len(decoded.samples) / decoded.rate_hz
-            for rate_hz, resampler in wanted:
-                loaded.samples[rate_hz, resampler] = audio.resample(
-                    decoded.samples, decoded.rate_hz, rate_hz, resampler
-                )
-    except AudioError as error:
-        if not Path(root).is_dir():
-            raise DataError(f"{root}: the dataset's folder went away during extraction") from None
-        status = "audio_not_finite" if error.reason == audio.NON_FINITE else "undecodable"
-        loaded.failure = Failure(status=status, reason=error.reason)
-    except DataError as error:  # a link out of the root
-        loaded.failure = Failure(status="undecodable", reason=str(error))
-    loaded.read_s = time.perf_counter() - began
-    return loaded
-
-
-def _load_long(loaded: Loaded, path: Path, wanted: Iterable[tuple[int, str]], scratch: str) -> None:
-    clip = loaded.clip
-    decoded = Spool(scratch)
-    with audio.stream(path, clip.start_s, clip.duration_s) as (from_hz, blocks):
-        for block in blocks:
-            decoded.append(block)
-    loaded.sha256 = audio.sha256(path)
-    loaded.duration_s = len(decoded) / from_hz
-    for rate_hz, resampler in wanted:
-        loaded.samples[rate_hz, resampler] = resampled(
-            decoded, from_hz, rate_hz, resampler, scratch
-        )
-
-
-def window_levels(samples: Samples, start: np.ndarray, length: int) -> np.ndarray:
-    """RMS of every window in dBFS, float16 (time,): over the samples it holds, not its padding."""
-    stop = np.clip(start + length, 0, len(samples))
-    start = np.clip(start, 0, len(samples))
-    energy, at_stop = np.split(energy_until(samples, np.concatenate([start, stop])), 2)
-    mean = (at_stop - energy) / np.maximum(stop - start, 1)
-    floor = 10.0 ** (LEVEL_FLOOR_DB / 10)
-    return (10.0 * np.log10(np.maximum(mean, floor))).astype(np.float16)
-
-
-def energy_until(samples: Samples, points: np.ndarray) -> np.ndarray:
-    """Sum of squares of samples[:point], float64, of every point from 0 to len(samples)."""
-    energy, total = np.zeros(len(points)), 0.0
-    for first in range(0, len(samples), BLOCK_SAMPLES):
-        block = samples[first : first + BLOCK_SAMPLES]
-        sums = total + np.cumsum(np.square(block, dtype=np.float64))
-        here = (points > first) & (points <= first + len(block))
-        energy[here] = sums[points[here] - first - 1]
-        total = float(sums[-1])
-    return energy
-
-
-def cut(samples: Samples, plan: WindowPlan, first: int, length: int) -> np.ndarray:
-    """Samples from `first` of the plan's count on: `length`, or fewer where the clip ends.
-
-    What the plan puts before the clip, or mirrors at its ends, is there.
-    """
-    first -= plan.mirrored + plan.silent
-    stop = first + length
-    part = samples[max(0, first) : max(0, min(stop, len(samples)))]
-    before, behind = max(0, -first), max(0, stop - len(samples))
-    if plan.mirrored and (before or behind):
-        return np.pad(part, (before, behind), "reflect")
-    return np.pad(part, (before, 0)) if before else part
-
-
-def strict_cuda() -> AbstractContextManager[None]:
-    """Keeps cuDNN from rounding float32 to TF32, and from choosing algorithms by a race."""
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-
-
-_MOST_WINDOWS: WeakKeyDictionary[Teacher, int] = WeakKeyDictionary()
-"""Largest batch of each teacher that memory held, of those for which it ran out."""
-
-
-def forward(teacher: Teacher, windows: np.ndarray) -> tuple[torch.Tensor, int]:
-    """Embeddings of windows, (batch, channel) on the teacher's device, perhaps still computed.
-
-    Where memory runs out, batches of this teacher are halved from then on, down to one window.
-
-    Returns:
-        The embeddings, and by how many passes more than one they were made.
-    """
-    batch = torch.from_numpy(windows)
-    if teacher.device.type == "cuda":
-        batch = batch.pin_memory().to(teacher.device, non_blocking=True)
-    while True:
-        most = _MOST_WINDOWS.get(teacher, len(batch))
-        try:
-            with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
-                parts = [teacher.forward(part) for part in batch.split(most)]
-        except torch.OutOfMemoryError:
-            most = min(most, len(batch))
-            if most == 1:
-                raise
-            _MOST_WINDOWS[teacher] = most // 2
-        else:
-            return torch.cat(parts), len(parts) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,12 +46,19 @@ class ShardTrack:
         teacher: What computes it; None for the audio track.
         clips: The shard's clips.
         batch_windows: Most windows of a batch.
+        beat: Called after every pass, as a sign of life.
     """
 
     def __init__(
-        self, job: TrackJob, teacher: Teacher | None, clips: Sequence[Clip], batch_windows: int
+        self,
+        job: TrackJob,
+        teacher: Teacher | None,
+        clips: Sequence[Clip],
+        batch_windows: int,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         track = job.track
+        self._beat = beat
         self.job, self.teacher, self.clips = job, teacher, clips
         self.batch_windows = batch_windows
         self.fill = 0 if teacher is None else np.nan
@@ -253,9 +116,16 @@ class ShardTrack:
     def _add_timeline(self, row: int, samples: Samples, teacher: Teacher) -> None:
         """Embeds a whole clip; a frame's level is that of the hop about it."""
         began = time.perf_counter()
-        with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
-            timeline = teacher.embed(torch.from_numpy(samples[:]))
-        embedding = timeline.embedding[0].cpu().numpy()
+        try:
+            with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
+                timeline = teacher.embed(torch.from_numpy(samples[:]))
+            embedding = timeline.embedding[0].cpu().numpy()
+        except FATAL:
+            raise
+        except Exception as error:
+            self._refuse(row, teacher, error)
+            return
+        count(teacher, None)
         if self._fits(row, len(embedding)):
             assert self.levels is not None
             assert self.centres is not None
@@ -285,11 +155,44 @@ class ShardTrack:
         for position, piece in enumerate(waiting):
             windows[position, : len(piece.samples)] = piece.samples
         assert self.teacher is not None
-        embedding, back_offs = forward(self.teacher, windows)
-        self.back_offs += back_offs
-        before, self._computing = self._computing, (waiting, embedding)
+        try:
+            embedding, back_offs = forward(self.teacher, windows)
+        except FATAL:
+            raise
+        except Exception:
+            computed = self._by_clip(waiting, windows, self.teacher)
+        else:
+            count(self.teacher, None)
+            self.back_offs += back_offs
+            computed = waiting, embedding
+        before, self._computing = self._computing, computed
         self._collect(before)
         self.infer_s += time.perf_counter() - began
+        self._beat()
+
+    def _by_clip(
+        self, waiting: list[Piece], windows: np.ndarray, teacher: Teacher
+    ) -> tuple[list[Piece], torch.Tensor] | None:
+        """What a batch that failed as a whole gives clip by clip; refuses those that fail."""
+        kept: list[Piece] = []
+        parts: list[torch.Tensor] = []
+        for row, group in groupby(range(len(waiting)), lambda at: waiting[at].row):
+            places = list(group)
+            try:
+                embedding, _ = forward(teacher, windows[places])
+            except FATAL:
+                raise
+            except Exception as error:
+                self._refuse(row, teacher, error)
+                continue
+            count(teacher, None)
+            kept += [waiting[at] for at in places]
+            parts.append(embedding)
+        return (kept, torch.cat(parts)) if parts else None
+
+    def _refuse(self, row: int, teacher: Teacher, error: Exception) -> None:
+        reason = count(teacher, error)
+        self.failures.setdefault(row, Failure(status="teacher_failed", reason=reason))
 
     def _collect(self, computed: tuple[list[Piece], torch.Tensor] | None) -> None:
         for piece, vector in (

@@ -3,6 +3,7 @@
 Threads decode and resample ahead of inference, and one thread writes behind it.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,18 @@ from pathlib import Path
 from understudy import config, teachers
 from understudy.cache import StoreWriter
 from understudy.cache.store import INDEX
-from understudy.extract.plan import Clip, Job, Shard, shard_clips
+from understudy.extract.load import Loaded, load, untouched
+from understudy.extract.plan import (
+    ANY_DEVICE,
+    Clip,
+    Job,
+    Shard,
+    decoders,
+    default_device,
+    shard_clips,
+)
 from understudy.extract.progress import Progress
-from understudy.extract.shard import Loaded, ShardTrack, load
+from understudy.extract.shard import ShardTrack
 from understudy.teachers import TeacherSpec
 from understudy.teachers.base import Teacher
 
@@ -30,7 +40,8 @@ class Stopped(Exception):
 def process(
     job: Job, shards: Sequence[Shard], beat: Callable[[Progress], bool] = lambda _: False
 ) -> Progress:
-    """Extracts and commits shards, the pending tracks of each.
+    """Extracts and commits shards, the pending tracks of each; leaves out what the same run has
+    committed already.
 
     Args:
         job: The run's constants.
@@ -41,8 +52,9 @@ def process(
         Stopped: `beat` said so.
     """
     jobs = {item.track.name: item for item in job.tracks}
+    writers = {name: item.writer for name, item in jobs.items()}
+    shards = [shard for shard in shards if not _committed(job, writers, shard)]
     names = {name for shard in shards for name in shard.tracks}
-    writers = {name: jobs[name].writer for name in names}
     computing = {
         name: None if (spec := jobs[name].spec) is None else cached_teacher(spec, job.device)
         for name in names
@@ -57,24 +69,29 @@ def process(
         if beat(told):
             raise Stopped
 
-    with ThreadPoolExecutor(job.decode_threads) as pool, ThreadPoolExecutor(1) as disk:
+    with (
+        ThreadPoolExecutor(job.decode_threads or decoders()) as pool,
+        ThreadPoolExecutor(1) as disk,
+    ):
         clips = shard_clips(Path(job.dataset_dir) / INDEX, shards)
         stream = ahead(
             pool,
             partial(load, wanted=wanted, root=job.root, scratch=job.dataset_dir),
-            chain.from_iterable(clips),
+            chain.from_iterable(map(decodable, shards, clips)),
         )
         writing: Future[float] | None = None
         try:
             for shard, owned in zip(shards, clips, strict=True):
                 parts = {
-                    name: ShardTrack(jobs[name], computing[name], owned, job.batch_windows)
+                    name: ShardTrack(jobs[name], computing[name], owned, job.batch_windows, tick)
                     for name in shard.tracks
                 }
-                files = []
-                for row in range(len(owned)):
+                files, refused = [], dict(shard.refused)
+                for row, clip in enumerate(owned):
                     began = time.perf_counter()
-                    loaded = next(stream)
+                    loaded = (
+                        untouched(clip, job.root, refused[row]) if row in refused else next(stream)
+                    )
                     step.wait_s += time.perf_counter() - began
                     files.append((loaded.sha256, loaded.file_stamp))
                     for part in parts.values():
@@ -90,6 +107,7 @@ def process(
                     step.write_s += writing.result()
                 writing = disk.submit(_write, writers, shard.number, parts, job.run_id, files)
                 step.shards += 1
+                step.failed += len({row for part in parts.values() for row in part.failures})
                 tick()
             if writing is not None:
                 step.write_s += writing.result()
@@ -97,6 +115,20 @@ def process(
         finally:
             pool.shutdown(cancel_futures=True)
     return total
+
+
+def _committed(job: Job, writers: Mapping[str, StoreWriter], shard: Shard) -> bool:
+    """Whether this very run has written the shard: a task that is tried again need not."""
+    return all(
+        (writers[name].record(shard.number) or {}).get("run_id") == job.run_id
+        for name in shard.tracks
+    )
+
+
+def decodable(shard: Shard, clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Those of its clips that are not refused."""
+    refused = dict(shard.refused)
+    return (clip for row, clip in enumerate(clips) if row not in refused)
 
 
 def ahead(
@@ -131,14 +163,17 @@ def _write(
 
 
 _TEACHERS: dict[str, Teacher] = {}
+_BUILDING = threading.Lock()
 
 
 def cached_teacher(spec: TeacherSpec, device: str) -> Teacher:
     """The teacher of `spec`, built once per process."""
     key = _key(spec, device)
-    if key not in _TEACHERS:
-        _TEACHERS[key] = teachers.from_spec(spec, device)
-    return _TEACHERS[key]
+    with _BUILDING:
+        if key not in _TEACHERS:
+            here = default_device() if device == ANY_DEVICE else device
+            _TEACHERS[key] = teachers.from_spec(spec, here)
+        return _TEACHERS[key]
 
 
 def lend(teacher: Teacher, device: str) -> Callable[[], object]:

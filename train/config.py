@@ -9,8 +9,6 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from understudy import config, students
 from understudy.errors import ConfigError, unknown
 from understudy.train.augment import AugmentSettings
@@ -247,15 +245,7 @@ def resolve(
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe file: YAML with the sections of `TrainSettings`; ConfigError if it is not that."""
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no YAML ({error})") from None
-    if not isinstance(recipe, dict):
-        raise ConfigError(f"{path}: wanted sections such as optim and distill, found {recipe!r}")
-    return recipe
+    return config.read_yaml(path, "sections such as optim and distill")
 
 
 def difference(found: Any, wanted: Any, where: str = "") -> list[str]:

@@ -96,6 +96,19 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     raise ConfigError(f"{where}: wanted {getattr(hint, '__name__', hint)}, found {value!r}")
 
 
+def read_yaml(path: Path, wanted: str) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError, naming what was `wanted`, if it holds none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no YAML ({error})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: wanted {wanted}, found {content!r}")
+    return content
+
+
 def overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Nested mapping from `a.b=c` assignments; values are read as YAML ("none" is None)."""
     values: dict[str, Any] = {}

@@ -14,7 +14,8 @@ from torch import nn
 from understudy import audio, datasets
 from understudy.cache import CacheReader
 from understudy.errors import CacheError
-from understudy.extract import extract, prepare, run, shard, spool
+from understudy.extract import extract, prepare, run, shard, spool, windows
+from understudy.extract import load as loading
 from understudy.teachers.base import Teacher
 from understudy.teachers.cards import SPECTRAL
 from understudy.timing import WindowPlan
@@ -68,8 +69,8 @@ def test_a_long_clip_gives_what_a_short_one_does(
         return (*(r.gather([0])[0] for r in readers), readers[0].level_db([0]))
 
     wanted = found("short")
-    monkeypatch.setattr(shard, "LONG_S", 1.0)
-    for module in (shard, spool):
+    monkeypatch.setattr(loading, "LONG_S", 1.0)
+    for module in (shard, spool, windows):
         monkeypatch.setattr(module, "BLOCK_SAMPLES", 30_000)
     embedding, samples, level_db = found("long")
     np.testing.assert_allclose(embedding, wanted[0], rtol=0, atol=1e-6)
@@ -91,7 +92,7 @@ def test_memory_is_flat_for_three_hours(tmp_path: Path, window_s):
     planned = prepare.prepare(index, {"mean": teacher}, tmp_path / "cache", audio=False)
     tracemalloc.start()
     try:
-        run.run(planned, progress=False)
+        run.run(planned, run.Runtime(progress=False))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -107,7 +108,7 @@ def test_a_full_disk_is_not_the_clips_fault(tmp_path: Path, monkeypatch: pytest.
             raise OSError(28, "No space left on device")
 
     noise(tmp_path / "studio" / "a.wav", 2.0, 16000)
-    monkeypatch.setattr(shard, "LONG_S", 1.0)
+    monkeypatch.setattr(loading, "LONG_S", 1.0)
     monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(CacheError, match="No space left"):
         extract(datasets.load("folder", tmp_path / "studio"), [Mean()], tmp_path / "cache")
@@ -150,7 +151,7 @@ def test_memory_that_ran_out_is_remembered(tmp_path: Path):
     index = datasets.load("folder", tmp_path / "studio")
     teacher = Mean(most=5, window_s=0.5, hop_s=0.5)
     planned = prepare.prepare(index, {"mean": teacher}, tmp_path / "a", audio=False)
-    assert run.run(planned, progress=False).memory_back_offs == 7
+    assert run.run(planned, run.Runtime(progress=False)).memory_back_offs == 7
     sizes = [shape[0] for shape in teacher.shapes]
     assert sizes == [32, 16, 8, *[4] * 8, 2]
     teacher.shapes.clear()
@@ -170,5 +171,5 @@ def test_cut(mirrored: int, silent: int):
     )
     whole = np.pad(np.pad(samples, mirrored, "reflect"), (silent, 0))
     for start in plan.start.tolist():
-        part = shard.cut(samples, plan, start, plan.length)
+        part = windows.cut(samples, plan, start, plan.length)
         np.testing.assert_array_equal(part, whole[start : start + plan.length])

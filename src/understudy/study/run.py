@@ -5,19 +5,18 @@ Resuming and extending are one case: what has no score is trained, from where it
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from understudy import checkpoint
-from understudy.errors import CacheError, ConfigError, UnderstudyError
+from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate.report import Published, report
 from understudy.study import summary
 from understudy.study.grid import read_study
 from understudy.study.plan import Group, Plan, make_plan
 from understudy.study.task import run_group
-
-STOP_S = 60.0  # patience with tasks that were asked to stop
 
 
 def study(
@@ -124,41 +123,26 @@ def _cluster(
     plan: Plan, groups: Sequence[Group], scheduler: str | None, workers: int
 ) -> Iterator[tuple[Group, dict[str, str]]]:
     """One dask task a group; on an error or Ctrl-C the others are asked to stop."""
-    from distributed import Event, KilledWorker, as_completed, wait
-
-    from understudy.extract.cluster import connect
+    from understudy.extract.cluster import Pool, connect
 
     cache, out = plan.study.cache.absolute(), plan.out.absolute()
-    topic = f"understudy-study-{time.time_ns()}"
-    with connect(scheduler, workers, 1) as client:
-        stop = Event(topic, client=client)
-        futures = {
-            client.submit(
-                _task, group, cache, out, topic, key=f"{topic}-{number}", pure=False
-            ): group
-            for number, group in enumerate(groups)
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except KilledWorker as error:
-            raise CacheError(
-                f"workers died again and again at {error.task}: probably out of memory; "
-                "try fewer --workers"
-            ) from None
-        finally:
-            running = [future for future in futures if not future.done()]
-            if running:
-                stop.set()
-                with suppress(TimeoutError):
-                    wait(running, timeout=STOP_S)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with (
+        connect(scheduler, workers, 1, device=device) as client,
+        Pool(client, f"understudy-study-{time.time_ns()}") as pool,
+    ):
+        for group in groups:
+            pool.submit(group, _task, group, cache, out, pool.name)
+        for group, result in pool.results():
+            if isinstance(result, Exception):
+                raise result
+            yield group, result
 
 
 def _task(group: Group, cache: Path, out: Path, topic: str) -> dict[str, str]:
-    from distributed import Event
+    from understudy.extract.cluster import stop_requested
 
-    stop = Event(topic)
-    return run_group(group, cache, out, progress=False, stop=lambda: bool(stop.is_set()))
+    return run_group(group, cache, out, progress=False, stop=stop_requested(topic))
 
 
 def _minutes(seconds: float) -> str:

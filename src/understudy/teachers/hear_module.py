@@ -120,7 +120,7 @@ class HearModule(Teacher):
         try:
             with torch.no_grad():
                 return getattr(self._module, function)(audio, self._model)
-        except (UnderstudyError, torch.OutOfMemoryError):
+        except (UnderstudyError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except Exception as error:  # whatever somebody else's code may raise
             raise DataError(

@@ -1,0 +1,291 @@
+"""What goes wrong in an extraction: a clear message, a ledger line, a store that verifies."""
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tests import faulty
+
+from understudy import audio, cache, datasets
+from understudy.cache import CacheReader, files
+from understudy.errors import CacheError, ConfigError, UnderstudyError
+from understudy.extract import drive, extract, forward, plan, prepare, run, spare
+from understudy.extract import load as loading
+from understudy.extract.cli import command
+from understudy.extract.pending import pending
+
+TEACHER = "hear:tests.faulty"
+WINDOWS = {TEACHER: {"window_s": 0.5}}  # batches of several clips
+N_GOOD = 6
+
+
+def folder(root: Path, *levels: float) -> Path:
+    """Recordings 0.wav to 5.wav of noise, and one of each level."""
+    for number in range(N_GOOD):
+        faulty.record(root / f"{number}.wav", seed=number)
+    for level in levels:
+        faulty.record(root / f"level{level}.wav", level)
+    return root
+
+
+def ledger(dataset_dir: Path) -> dict[str, tuple[str, str]]:
+    """Status and reason by path."""
+    with (dataset_dir / "ledger.csv").open(encoding="utf-8", newline="") as file:
+        return {line["path"]: (line["status"], line["reason"]) for line in csv.DictReader(file)}
+
+
+def sound(dataset_dir: Path) -> bool:
+    """Whether all stores of a dataset verify."""
+    stores = cache.stores(dataset_dir)
+    return bool(stores) and not any(problem for path in stores for problem in cache.verify(path))
+
+
+@pytest.mark.parametrize("settings", [{}, WINDOWS], ids=["timeline", "windows"])
+def test_a_teacher_that_raises_or_returns_nan(tmp_path: Path, settings: dict):
+    root = folder(tmp_path / "in", faulty.RAISE, faulty.NAN)
+    store = extract(
+        datasets.load("folder", root),
+        [TEACHER],
+        tmp_path / "cache",
+        settings=settings,
+        clips_per_shard=4,
+        progress=False,
+    )[TEACHER]
+    found = ledger(tmp_path / "cache" / "in")
+    assert {path: status for path, (status, _) in found.items()} == {
+        "level0.5.wav": "teacher_failed",
+        "level0.6.wav": "embedding_not_finite",
+    }
+    assert "this sound is too square" in found["level0.5.wav"][1]
+    reader = CacheReader(store)
+    assert reader.attributes["complete"]
+    assert sound(tmp_path / "cache" / "in")
+    good = folder(tmp_path / "good")
+    wanted = extract(
+        datasets.load("folder", good),
+        [TEACHER],
+        tmp_path / "cache",
+        settings=settings,
+        progress=False,
+    )[TEACHER]
+    np.testing.assert_array_equal(
+        reader.gather(range(N_GOOD))[0], CacheReader(wanted).gather(range(N_GOOD))[0]
+    )
+
+
+def test_a_teacher_that_embeds_nothing_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(5):
+        faulty.record(tmp_path / "in" / f"{number}.wav", faulty.RAISE)
+    monkeypatch.setattr(forward, "HOPELESS", 3)
+    with pytest.raises(UnderstudyError, match=r"too square.*each of its first 3 clips"):
+        extract(datasets.load("folder", tmp_path / "in"), [TEACHER], tmp_path / "cache")
+
+
+def test_a_teacher_that_hangs(tmp_path: Path):
+    root = folder(tmp_path / "in", faulty.HANG)
+    said: list[str] = []
+    planned = prepare.prepare(
+        datasets.load("folder", root),
+        prepare.build([TEACHER]),
+        tmp_path / "cache",
+        audio=False,
+        clips_per_shard=7,
+        limit_s=4.0,
+    )
+    report = run.run(planned, run.Runtime(progress=False), said.append)
+    assert (report.n_clips, report.n_failed) == (7, 1)
+    assert ledger(tmp_path / "cache" / "in") == {
+        "level0.7.wav": ("worker_lost", "no sign of life for 4 s")
+    }
+    assert any("one by one in a spare process" in line for line in said)
+    assert "shard 0 is extracted without level0.7.wav" in said
+    assert sound(tmp_path / "cache" / "in")
+
+
+def test_a_spare_process_names_the_clips_that_kill_it(tmp_path: Path):
+    root = folder(tmp_path / "in", faulty.KILL, faulty.RAISE)
+    (root / "z.wav").write_bytes(b"no sound here")
+    planned = prepare.prepare(
+        datasets.load("folder", root),
+        prepare.build([TEACHER]),
+        tmp_path / "cache",
+        audio=True,
+        clips_per_shard=9,
+    )
+    (shard,) = plan.shards(9, 9, pending(planned))
+    planned.index.save(planned.dataset_dir / "index.parquet")
+    ((row, failure),) = spare.culprits(planned.job, shard).refused
+    assert planned.index.clips["path"].tolist()[row] == "level0.8.wav"
+    assert failure.status == "worker_lost"
+    assert "SIGKILL; memory may have run out" in failure.reason
+
+
+@pytest.mark.soak
+def test_a_clip_that_kills_workers_and_one_that_stalls_them(tmp_path: Path):
+    root = folder(tmp_path / "in", faulty.KILL, faulty.HANG, faulty.RAISE)
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"cache: {tmp_path / 'cache'}\nteachers: ['{TEACHER}']\nworkers: 2\ntime_limit_s: 20\n"
+        f"datasets: [{{name: folder, root: {root}}}]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "understudy", "extract", str(job)],
+        capture_output=True,
+        text=True,
+        env=faulty.environment(),
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert f"{N_GOOD + 3} clips: {N_GOOD} ok, 3 failed" in done.stdout
+    assert {path: status for path, (status, _) in ledger(tmp_path / "cache" / "in").items()} == {
+        "level0.5.wav": "teacher_failed",
+        "level0.7.wav": "worker_lost",
+        "level0.8.wav": "worker_lost",
+    }
+    assert sound(tmp_path / "cache" / "in")
+
+
+def test_too_many_failures_end_the_run(tmp_path: Path):
+    root = folder(tmp_path / "in")
+    for number in range(4):
+        (root / f"bad{number}.wav").write_bytes(b"no sound here")
+    given = ["folder", "--root", str(root), "--teacher", "spectral"]
+    given += ["--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(command, [*given, "--max-failures", "3"])
+    assert isinstance(result.exception, drive.TooManyFailures), result.output
+    assert "4 clips failed, wanted at most 3" in str(result.exception)
+    assert sound(tmp_path / "cache" / "in")
+    assert len(ledger(tmp_path / "cache" / "in")) == 4
+    # What failed before counts, too, as soon as there is something to do.
+    (root / "bad4.wav").write_bytes(b"no sound here")
+    result = CliRunner().invoke(command, [*given, "--max-failures", "40%"])
+    assert isinstance(result.exception, drive.TooManyFailures), result.output
+    result = CliRunner().invoke(command, [*given, "--max-failures", "50%"])
+    assert result.exit_code == 0, result.output
+    assert len(ledger(tmp_path / "cache" / "in")) == 5
+
+
+@pytest.mark.parametrize("limit", ["-1", "x", "1.5", "101%", "5%x"])
+def test_a_limit_of_failures_that_is_none(limit: str):
+    with pytest.raises(ConfigError, match="max_failures: wanted a number or a share"):
+        run.Runtime(max_failures=limit).allowed(10)
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No file may grow beyond a limit that shards of embeddings keep and those of audio do not."""
+    monkeypatch.setattr(drive, "RETRY_S", 0.01)
+    root = folder(tmp_path / "in")
+    index = datasets.load("folder", root)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(CacheError, match=r"cannot write .*/pcm/.*: File too large"):
+            extract(index, [TEACHER], tmp_path / "cache", audio=True, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sound(tmp_path / "cache" / "in")
+    assert not files.partials(tmp_path)
+    extract(index, [TEACHER], tmp_path / "cache", audio=True, progress=False)
+    assert sound(tmp_path / "cache" / "in")
+    assert all(
+        CacheReader(path).attributes["complete"] for path in cache.stores(tmp_path / "cache" / "in")
+    )
+
+
+@pytest.mark.parametrize("n_refusals", [2, 10**9], ids=["for a moment", "for good"])
+def test_permission_denied_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_refusals: int
+):
+    monkeypatch.setattr(drive, "RETRY_S", 0.01)
+    index = datasets.load("folder", folder(tmp_path / "in"))
+    sync, left = files._sync, n_refusals
+
+    def refuse(handles: list[int]) -> None:
+        nonlocal left
+        paths = [str(Path(f"/proc/self/fd/{handle}").readlink()) for handle in handles]
+        arrays = any(path.endswith(files.PARTIAL) and "/c/" in path for path in paths)
+        if left and arrays and len(list((tmp_path / "cache").rglob("commit/*.json"))) >= 2:
+            left -= 1
+            raise PermissionError(13, "Permission denied")
+        sync(handles)
+
+    said: list[str] = []
+    planned = prepare.prepare(index, prepare.build(["spectral"]), tmp_path / "cache", audio=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sync", refuse)
+        if n_refusals == 2:
+            run.run(planned, say=said.append)
+            assert any("Permission denied; tried again in" in line for line in said), said
+        else:
+            with pytest.raises(CacheError, match=r"cannot write .*: Permission denied"):
+                run.run(planned)
+            assert 2 <= len(list((tmp_path / "cache").rglob("commit/*.json"))) < N_GOOD
+    assert left < n_refusals
+    assert sound(tmp_path / "cache" / "in")
+    run.run(prepare.prepare(index, prepare.build(["spectral"]), tmp_path / "cache", audio=False))
+    assert CacheReader(planned.stores["spectral"]).attributes["complete"]
+
+
+@pytest.mark.parametrize(("n_changes", "wanted"), [(1, None), (9, loading.CHANGED)])
+def test_a_file_that_changes_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_changes: int, wanted: str | None
+):
+    root = folder(tmp_path / "in")
+    index = datasets.load("folder", root)
+    decode, left = audio.decode, n_changes
+
+    def changing(path: str, *args: object, **kwargs: object) -> audio.Decoded:
+        nonlocal left
+        decoded = decode(path, *args, **kwargs)  # type: ignore[arg-type]
+        if path.endswith("3.wav") and left:
+            left -= 1
+            faulty.record(root / "3.wav", seed=100 + left)
+            os.utime(root / "3.wav", ns=(left, left))
+        return decoded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "decode", changing)
+        store = extract(index, [TEACHER], tmp_path / "cache", progress=False)[TEACHER]
+    found = ledger(tmp_path / "cache" / "in")
+    assert found == ({"3.wav": ("undecodable", wanted)} if wanted else {})
+    assert sound(tmp_path / "cache" / "in")
+    if wanted is None:  # what it holds is the file as it is now
+        fresh = extract(index, [TEACHER], tmp_path / "fresh", progress=False)[TEACHER]
+        np.testing.assert_array_equal(
+            CacheReader(store).gather([3])[0], CacheReader(fresh).gather([3])[0]
+        )
+    else:  # the next run reads it again
+        extract(index, [TEACHER], tmp_path / "cache", progress=False)
+        assert ledger(tmp_path / "cache" / "in") == {}
+
+
+def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path):
+    hold = (
+        "import sys, time\nfrom understudy import cache\n"
+        "with cache.lock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+    )
+    place = tmp_path / "cache" / "in"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(place)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        index = datasets.load("folder", folder(tmp_path / "in"))
+        with pytest.raises(CacheError, match=f"in use by process {holder.pid}"):
+            extract(index, ["spectral"], tmp_path / "cache")
+        assert cache.stores(place) == []
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    extract(index, ["spectral"], tmp_path / "cache", progress=False)
+    assert sound(place)
