@@ -18,7 +18,7 @@ from torch import nn
 from understudy import audio, cache, datasets, schema, teachers
 from understudy.cache import CacheReader, StoreWriter
 from understudy.errors import CacheError, ConfigError, UnderstudyError
-from understudy.extract import cluster, extract, prepare, run, worker
+from understudy.extract import cluster, drive, extract, prepare, run, worker
 from understudy.extract.cli import command
 from understudy.extract.pending import pending
 from understudy.extract.progress import Progress
@@ -388,6 +388,7 @@ def test_a_failing_disk_ends_the_run_and_the_next_one_continues(
         write_shard(self, shard, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
+        patch.setattr(drive, "RETRY_S", 0.01)
         patch.setattr(StoreWriter, "write_shard", refuse)
         with pytest.raises(CacheError, match="No space left"):
             extract(load(root), ["spectral"], tmp_path / "cache", clips_per_shard=2)
