@@ -243,10 +243,10 @@ def test_a_file_that_changes_while_it_is_read(
     index = datasets.load("folder", root)
     decode, left = audio.decode, n_changes
 
-    def changing(path: str, *args: object, **kwargs: object) -> audio.Decoded:
+    def changing(path: Path, *args: object, **kwargs: object) -> audio.Decoded:
         nonlocal left
         decoded = decode(path, *args, **kwargs)  # type: ignore[arg-type]
-        if path.endswith("3.wav") and left:
+        if path.name == "3.wav" and left:
             left -= 1
             faulty.record(root / "3.wav", seed=100 + left)
             os.utime(root / "3.wav", ns=(left, left))
