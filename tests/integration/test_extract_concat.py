@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from understudy import audio, cache, datasets
-from understudy.extract import extract
+from understudy.extract import extract, forecast
 from understudy.extract import prepare as planning
 from understudy.extract.pending import pending
 
@@ -67,7 +67,7 @@ def test_a_clip_without_a_known_length_is_refused_where_there_is_no_room(root, t
 def test_forecast_counts_no_padding(root, tmp_path):
     index = datasets.load("folder", root)
     planned = planning.prepare(index, {}, tmp_path / "a", audio=True, clips_per_shard=4)
-    found = planning.forecast(planned, pending(planned))
+    found = forecast.forecast(planned, pending(planned))
     wanted = 2 * 16000 * np.nansum(index.clips["duration_s"])
     assert found.bytes == {"audio": found.needed_bytes}
     assert found.needed_bytes == pytest.approx(wanted, rel=1e-3)
