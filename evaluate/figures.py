@@ -42,7 +42,10 @@ def _grouped(part: dict[str, Any]) -> Markup | None:
                 name = row["teacher"] + (f"\n({row['stand_in']})" if row["stand_in"] else "")
                 groups.setdefault(name, []).append(
                     plots.Column(
-                        row["system"], row["ours"]["mean"], row["ours"]["interval"], row["paper"]
+                        row["system"],
+                        row["ours"]["mean"],
+                        row["ours"]["interval"],
+                        row["paper"] if row["difference"] is not None else None,
                     )
                 )
         (baseline,) = [row["ours"] for row in rows if row["system"] == "baseline"] or [None]
