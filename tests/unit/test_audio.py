@@ -224,6 +224,19 @@ def test_resamplers_keep_a_tone(resampler):
     np.testing.assert_allclose(result[500:-500], wanted[500:-500], atol=2e-3)
 
 
+@given(
+    n=st.integers(1, 30_000),
+    from_hz=st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000, 48001, 96000]),
+    block=st.integers(1, 9000),
+)
+@settings(max_examples=40)
+def test_blocks_are_resampled_as_the_whole(n, from_hz, block):
+    whole = noise(n, seed=n)
+    blocks = (whole[at : at + block] for at in range(0, n, block))
+    parts = list(audio.resample_blocks(blocks, from_hz, RATE_HZ))
+    np.testing.assert_array_equal(np.concatenate(parts), audio.resample(whole, from_hz, RATE_HZ))
+
+
 def test_resample_says_what_it_cannot():
     with pytest.raises(AudioError, match="did you mean 'soxr_hq'"):
         audio.resample(noise(10), 8000, 16000, "soxr")
