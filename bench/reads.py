@@ -77,7 +77,7 @@ def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: i
         f"{seconds['each'] / speed:.2f} x as fast as raw files, as many, each fsynced in turn; "
         f"{seconds['once'] / speed:.2f} x one raw file with one fsync"
     )
-    return writer.path
+    return Path(str(writer.path))
 
 
 def raw_write(path: Path, data: np.ndarray, small_files: int) -> None:

@@ -66,16 +66,16 @@ def sparse_store(folder: Path, n_clips: int, clips_per_shard: int) -> Path:
     }
     for shard in range(writer.n_shards):
         rows = writer.rows(shard)
-        path = store.chunk_path("embedding", shard)
+        path = Path(str(store.chunk_path("embedding", shard)))
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.seek(len(rows) * (row_bytes + layout.CRC_BYTES))
             file.write(layout.shard_index(len(rows), row_bytes, clips_per_shard))
         for name, content in small.items():
-            path = store.chunk_path(name, shard)
+            path = Path(str(store.chunk_path(name, shard)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    return writer.path
+    return Path(str(writer.path))
 
 
 PLANNER = """

@@ -272,7 +272,7 @@ def together(device: str) -> Iterator[str]:
 
         index.save(Path(folder) / "index.parquet")
         every = plan.shards(len(index), len(index), {"all": [0]})
-        (clips,) = plan.shard_clips(Path(folder) / "index.parquet", every)
+        (clips,) = plan.shard_clips(folder, every)
 
         def bare() -> float:
             """What cannot be saved: each window once through its network, each clip read once."""

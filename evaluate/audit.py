@@ -12,7 +12,7 @@ import numpy as np
 
 from understudy import cache as caches
 from understudy import predict
-from understudy.cache import CacheReader
+from understudy.cache import CacheReader, Place
 from understudy.errors import UnderstudyError
 from understudy.evaluate.overlap import same_collection
 from understudy.evaluate.teacher_lr import clip_means
@@ -27,10 +27,10 @@ BLOCK = 1024
 
 def audit(
     source: ClipIndex,
-    source_cache: Path | None,
+    source_cache: Place | None,
     fold: int | None,
     target: ClipIndex,
-    target_cache: Path | None,
+    target_cache: Place | None,
     rows: np.ndarray,
     teacher: str | None = None,
 ) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def _ids(index: ClipIndex, rows: np.ndarray) -> set[str]:
 
 def _common_store(
     source: ClipIndex,
-    source_cache: Path | None,
+    source_cache: Place | None,
     target: ClipIndex,
-    target_cache: Path | None,
+    target_cache: Place | None,
     teacher: str | None,
-) -> tuple[Path, Path]:
+) -> tuple[Place, Place]:
     """The two stores of one teacher identity, by which their folders are named."""
     sides = [(source_cache, source.name), (target_cache, target.name)]
     held = [
@@ -112,7 +112,7 @@ def _common_store(
     return held[0][common[0]], held[1][common[0]]
 
 
-def _is_audio(path: Path) -> bool:
+def _is_audio(path: Place) -> bool:
     return _is_of(path.name, "audio")
 
 
@@ -122,10 +122,10 @@ def _is_of(name: str, track: str | None) -> bool:
 
 def _nearest(
     source: ClipIndex,
-    source_store: Path,
+    source_store: Place,
     trained: np.ndarray,
     target: ClipIndex,
-    target_store: Path,
+    target_store: Place,
     rows: np.ndarray,
 ) -> dict[str, Any]:
     sides = []

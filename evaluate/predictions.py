@@ -39,14 +39,15 @@ class Place:
         Raises:
             ConfigError: Neither is there.
         """
-        saved = None if self.cache is None else self.cache / dataset / "index.parquet"
-        if saved is not None and saved.is_file():
-            return ClipIndex.load(saved, self.root or Path())
+        found = self.cache and caches.load_index(self.cache, dataset, self.root)
+        if found is not None:
+            return found
         if self.root is None:
             wanted = f"wanted a cache that holds {dataset} (--cache) or its files (--root)"
             if self.cache is None:
                 raise ConfigError(f"no --cache was given; {wanted}")
-            held = [path.parent.name for path in self.cache.glob("*/index.parquet")]
+            saved = caches.place(self.cache).glob("*/index.parquet")
+            held = [path.parent.name for path in saved]
             raise ConfigError(f"{self.cache}: {unknown('dataset', dataset, held)}; {wanted}")
         return datasets.load(dataset, self.root, **options)
 
@@ -117,7 +118,7 @@ def predict_rows(
     return result
 
 
-def teacher_store(run: Run, teacher: str, dataset: str, cache: Path | None) -> Path:
+def teacher_store(run: Run, teacher: str, dataset: str, cache: Path | None) -> caches.Place:
     """The store of `dataset` with the identity of the `teacher` that `run` was trained with."""
     if cache is None:
         raise ConfigError(f"{run.system} reads the teacher's embeddings: wanted --cache")

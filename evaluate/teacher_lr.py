@@ -270,7 +270,7 @@ def _record(
         "split_digest": index.split_digest,
         "stores": {reader.name: cast(dict, config.to_mapping(reader.identity))},
         "settings": {SYSTEM: {"silence_db": silence_db, "grid": list(grid)}},
-        "paths": {"cache": str(cache.absolute()), "root": str(index.root.absolute())},
+        "paths": {"cache": str(caches.place(cache).absolute()), "root": str(index.root.absolute())},
         "provenance": {
             "understudy": __version__,
             "torch": torch.__version__,

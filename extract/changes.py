@@ -1,25 +1,27 @@
 """How the clips of a run differ from those that the cache lists."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from understudy.cache import Place
+from understudy.cache.places import local_copy
 from understudy.errors import CacheError, DataError
 from understudy.index import ClipIndex
 
 
-def changes(index: ClipIndex, saved: Path) -> list[str]:
+def changes(index: ClipIndex, saved: Place) -> list[str]:
     """How `index` differs from the one `saved` in the cache, one line each; none without one.
 
     Raises:
         CacheError: The cache holds another collection under the same name.
     """
-    if not saved.exists():
+    if not saved.is_file():
         return []
     try:
-        old = ClipIndex.load(saved, index.root)
+        with local_copy(saved) as file:
+            old = ClipIndex.load(file, index.root)
     except DataError as error:
         return [f"{error}; it is replaced"]
     there, here = old.clips["clip_id"], index.clips["clip_id"]

@@ -72,7 +72,7 @@ inside this very process (--workers 1) ends it, --workers 2 keeps it apart.
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Folder of caches; stores land in CACHE/<dataset>/.",
+    help="Folder of caches, or its URL (s3://, gs://); stores land in CACHE/<dataset>/.",
 )
 @click.option(
     "--option",

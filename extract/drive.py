@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.cache.store import INDEX
 from understudy.errors import CacheError, DataError, UnderstudyError
 from understudy.extract.cluster import Pool, WorkersDied
 from understudy.extract.plan import Job, Shard, shard_clips
@@ -106,7 +104,7 @@ class Drive:
     def _settle(self, work: Work, result: Outcome | Shard | Exception) -> None:
         error = result
         if isinstance(result, Shard):
-            (clips,) = shard_clips(Path(self.job.dataset_dir) / INDEX, [result])
+            (clips,) = shard_clips(self.job.dataset_dir, [result])
             names = [clips[row].path for row, _ in result.refused]
             found = f"without {', '.join(names)}" if names else "as it is: each clip runs alone"
             self.say(f"shard {result.number} is extracted {found}")

@@ -2,13 +2,16 @@
 
 import random
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from understudy.cache import Place
 from understudy.extract import plan
 from understudy.extract.live import duration
 from understudy.extract.pending import pending
@@ -43,9 +46,6 @@ def forecast(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> F
         for name, numbers in missing.items()
     }
     files = {item.track.name: 1 + len(item.writer.kind.arrays) for item in job.tracks}
-    folder = planned.dataset_dir
-    while not folder.exists():
-        folder = folder.parent
     return Forecast(
         n_clips=job.n_clips,
         hours=float(np.nansum(planned.index.clips["duration_s"])) / 3600,
@@ -55,8 +55,17 @@ def forecast(planned: Extraction, missing: Mapping[str, Mapping[int, str]]) -> F
         bytes={name: round(size * job.n_clips) for name, size in per_clip.items()},
         needed_bytes=round(sum(per_clip[name] * count for name, count in rows.items())),
         needed_objects=sum(files[name] * len(numbers) for name, numbers in missing.items()),
-        free_bytes=shutil.disk_usage(folder).free,
+        free_bytes=_free_bytes(planned.dataset_dir),
     )
+
+
+def _free_bytes(folder: Place) -> int:
+    """What the disk has left; of an object store more than anything needs."""
+    if not isinstance(folder, Path):
+        return sys.maxsize
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +175,8 @@ def lines(planned: Extraction) -> Iterable[str]:
             f"{name:<{width}}  {size(found.bytes[name]):>9}  "
             f"{found.pending[name]} of {found.n_shards} shards to do  {path}"
         )
-    yield (
-        f"{size(found.needed_bytes)} in {found.needed_objects} files to write, "
-        f"{size(found.free_bytes)} free"
-    )
+    free = f", {size(found.free_bytes)} free" if isinstance(planned.dataset_dir, Path) else ""
+    yield f"{size(found.needed_bytes)} in {found.needed_objects} files to write{free}"
     if found.needed_bytes > found.free_bytes:
         yield "the disk lacks the space: a real run would refuse"
     if measured := probe(planned, missing):

@@ -8,9 +8,9 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from understudy.cache import Place
 from understudy.cache.files import write_atomic
 
 COLUMNS = ("clip_id", "path", "track", "status", "reason", "store")
@@ -43,7 +43,7 @@ def reasons(found: Iterable[Line]) -> Counter[str]:
     return Counter(reason for _, reason in {(line.clip_id, line.reason) for line in found})
 
 
-def save(path: Path, found: Iterable[Line]) -> None:
+def save(path: Place, found: Iterable[Line]) -> None:
     """Writes the ledger, atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

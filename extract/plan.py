@@ -7,6 +7,7 @@ shard in the index that the run has saved beside the stores.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from understudy import schema
-from understudy.cache import StoreWriter, Track, clip_keys
+from understudy.cache import Place, StoreWriter, Track, clip_keys, place
+from understudy.cache.places import local_copy
+from understudy.cache.store import INDEX
 from understudy.errors import ConfigError
 from understudy.index.file import read_rows
 from understudy.teachers import TeacherSpec
@@ -82,6 +85,12 @@ class Job:
     slots: int  # tasks at a time
     decode_threads: int | None  # of each task; None leaves it to the worker
     limit_s: float  # see `LIMIT_S`
+
+    @property
+    def scratch(self) -> str:
+        """Folder for what does not fit memory: beside the stores, where they are on a disk."""
+        on_disk = isinstance(place(self.dataset_dir), Path)
+        return self.dataset_dir if on_disk else tempfile.gettempdir()
 
 
 def samples_at(duration_s: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -178,9 +187,11 @@ def shards(
     return result
 
 
-def shard_clips(index: Path, shards: Iterable[Shard]) -> list[list[Clip]]:
-    """Clips of each shard, from the saved index."""
-    return [clips(table) for table in read_rows(index, [shard.rows for shard in shards], COLUMNS)]
+def shard_clips(dataset_dir: str | Place, shards: Iterable[Shard]) -> list[list[Clip]]:
+    """Clips of each shard, from the index that the run has saved in `dataset_dir`."""
+    with local_copy(place(dataset_dir) / INDEX) as index:
+        tables = list(read_rows(index, [shard.rows for shard in shards], COLUMNS))
+    return [clips(table) for table in tables]
 
 
 def clips(table: pd.DataFrame) -> list[Clip]:

@@ -12,7 +12,7 @@ import numpy as np
 from understudy import cache as stores
 from understudy import schema
 from understudy import teachers as registry
-from understudy.cache import StoreWriter, Track
+from understudy.cache import Place, StoreWriter, Track
 from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError, ConfigError, DataError
 from understudy.extract import plan
@@ -40,12 +40,12 @@ class Extraction:
     clip_bytes: Mapping[str, float]  # of one clip's data on disk, on average, by track
 
     @property
-    def dataset_dir(self) -> Path:
+    def dataset_dir(self) -> Place:
         """CACHE/<dataset>."""
-        return Path(self.job.dataset_dir)
+        return stores.place(self.job.dataset_dir)
 
     @property
-    def stores(self) -> dict[str, Path]:
+    def stores(self) -> dict[str, Place]:
         """Store of every track, by the track's name."""
         return {item.track.name: item.writer.path for item in self.job.tracks}
 
@@ -97,7 +97,7 @@ def _once(names: Iterable[str]) -> None:
 def prepare(
     index: ClipIndex,
     teachers: "Mapping[str, Teacher]",
-    cache: str | Path,
+    cache: str | Place,
     *,
     audio: bool,
     clips_per_shard: int | None = None,
@@ -122,7 +122,7 @@ def prepare(
             raise ConfigError(f"{name}: wanted 1 or more, found {value}")
     if not len(index):
         raise DataError(f"dataset '{index.name}' has no clips")
-    dataset_dir = Path(cache).absolute() / index.name
+    dataset_dir = stores.place(cache).absolute() / index.name
     durations_s = index.clips["duration_s"].to_numpy()
     planned = [_teacher_track(teacher, index, dtype, durations_s) for teacher in teachers.values()]
     if audio:
@@ -220,7 +220,7 @@ def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
-def _fitted(track: Track, frames: np.ndarray, dataset_dir: Path, clips_per_shard: int) -> Track:
+def _fitted(track: Track, frames: np.ndarray, dataset_dir: Place, clips_per_shard: int) -> Track:
     """The track in the layout, and with the frame capacity, of the store that it has already.
 
     The capacity may be more than the clips need. A new store gets the layout that suits them.

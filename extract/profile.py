@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from understudy.cache import Place
 from understudy.cache.files import read_json, write_json
 from understudy.errors import CacheError
 
@@ -12,7 +12,7 @@ FILE = "profile.json"
 KEPT = 50  # runs
 
 
-def add(dataset_dir: Path, provenance: Mapping[str, Any]) -> None:
+def add(dataset_dir: Place, provenance: Mapping[str, Any]) -> None:
     """Adds a run; `provenance` is what its stores keep of it."""
     runs: list[Any] = []
     with suppress(CacheError):

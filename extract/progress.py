@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+
+from understudy.cache import Place
 
 
 @dataclass(kw_only=True)
@@ -47,7 +48,7 @@ def split(done: Progress) -> str:
 class Report:
     """What an extraction did and what its stores hold now."""
 
-    stores: Mapping[str, Path]
+    stores: Mapping[str, Place]
     bytes: Mapping[str, int]
     n_clips: int
     n_failed: int
@@ -55,7 +56,7 @@ class Report:
     clipped_samples: int = 0
     clipped_clips: int = 0
     memory_back_offs: int = 0
-    ledger: Path
+    ledger: Place
     done: Progress
     wall_s: float
 

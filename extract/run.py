@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy import audio as codecs
 from understudy import cache as stores
-from understudy.cache import StoreWriter
+from understudy.cache import Place, StoreWriter, places
 from understudy.cache.files import read_json
 from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def extract(
     index: ClipIndex,
     teachers: "Iterable[str | Teacher]",
-    cache: str | Path,
+    cache: str | Place,
     *,
     audio: bool = False,
     weights: Mapping[str, str | Path] | None = None,
@@ -56,13 +56,13 @@ def extract(
     max_failures: int | str | None = None,
     time_limit_s: float = plan.LIMIT_S,
     progress: bool = True,
-) -> dict[str, Path]:
+) -> dict[str, Place]:
     """Runs teachers once over a dataset, into `cache`; what is there already is kept.
 
     Args:
         index: The dataset.
         teachers: Names, or teachers that are built already. May be empty with `audio`.
-        cache: Folder of all caches; the stores land in CACHE/<dataset>.
+        cache: Folder of all caches, or its URL (s3://, gs://); the stores land in CACHE/<dataset>.
         audio: Also store the recordings, 16 kHz mono int16.
         weights: Weights file (or "random") by teacher name.
         settings: Settings by teacher name, e.g. {"mn04": {"window_s": "clip"}}.
@@ -140,7 +140,8 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
         _check_space([planned], [missing])
         shards = plan.shards(planned.job.n_clips, planned.job.clips_per_shard, missing)
         _sweep(planned.dataset_dir)
-        planned.index.save(planned.dataset_dir / INDEX)
+        with places.changed_copy(planned.dataset_dir / INDEX) as file:
+            planned.index.save(file)
         for item in planned.job.tracks:
             job = planned.job
             StoreWriter.open_or_create(
@@ -207,7 +208,7 @@ def _failed_before(planned: Extraction, pending: Set[int]) -> int:
     )
 
 
-def _sweep(dataset_dir: Path) -> None:
+def _sweep(dataset_dir: Place) -> None:
     """Removes what a killed run left half-written beside the stores (they sweep themselves)."""
     for pattern in (".*.partial", ".*.part"):
         for path in dataset_dir.glob(pattern):

@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-from understudy.cache.store import INDEX
 from understudy.errors import CacheError, UnderstudyError
 from understudy.extract.forward import FATAL
 from understudy.extract.load import load
@@ -135,7 +133,7 @@ def main(handle: int) -> None:
             return
         wanted = {(item.rate_hz, item.resampler) for item in jobs.values()}
         refused = dict(shard.refused)
-        (clips,) = shard_clips(Path(job.dataset_dir) / INDEX, [shard])
+        (clips,) = shard_clips(job.dataset_dir, [shard])
         for row, clip in enumerate(clips):
             if row < first or row in refused:
                 continue
@@ -145,7 +143,7 @@ def main(handle: int) -> None:
 
             beat()
             try:
-                loaded = load(clip, wanted, job.root, job.dataset_dir)
+                loaded = load(clip, wanted, job.root, job.scratch)
                 for name, item in jobs.items():
                     part = ShardTrack(item, computing[name], [clip], job.batch_windows, beat)
                     part.add(0, loaded)

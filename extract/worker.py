@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from understudy import config, teachers
 from understudy.cache import StoreWriter
-from understudy.cache.store import INDEX
 from understudy.extract.load import Loaded, load, untouched
 from understudy.extract.plan import (
     ANY_DEVICE,
@@ -73,10 +71,10 @@ def process(
         ThreadPoolExecutor(job.decode_threads or decoders()) as pool,
         ThreadPoolExecutor(1) as disk,
     ):
-        clips = shard_clips(Path(job.dataset_dir) / INDEX, shards)
+        clips = shard_clips(job.dataset_dir, shards)
         stream = ahead(
             pool,
-            partial(load, wanted=wanted, root=job.root, scratch=job.dataset_dir),
+            partial(load, wanted=wanted, root=job.root, scratch=job.scratch),
             chain.from_iterable(map(decodable, shards, clips)),
         )
         writing: Future[float] | None = None

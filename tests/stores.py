@@ -1,7 +1,6 @@
 """Small stores with known contents, for tests of what reads and writes them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,13 +85,13 @@ def contents(track: cache.Track, n_clips: int, seed: int = 0, bad: bool = True) 
 
 
 def make(
-    folder: Path,
+    folder: cache.Place,
     track: cache.Track,
     n_clips: int = 10,
     clips_per_shard: int = 4,
     seed: int = 0,
     bad: bool = True,
-) -> tuple[Path, Contents]:
+) -> tuple[Any, Contents]:
     """Writes a complete store; returns its path and what it holds."""
     held = contents(track, n_clips, seed, bad)
     writer = cache.StoreWriter.open_or_create(folder, track, n_clips, clips_per_shard)
@@ -113,7 +112,7 @@ def write_pending(writer: cache.StoreWriter, held: Contents) -> list[int]:
     return shards
 
 
-def array_files(path: Path) -> dict[str, bytes]:
+def array_files(path: Any) -> dict[str, bytes]:
     """Bytes of a store's chunks by name."""
     return {
         file.relative_to(path).as_posix(): file.read_bytes()

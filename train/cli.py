@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from understudy import cache as caches
 from understudy import config, datasets
 from understudy.errors import ConfigError
 from understudy.index import ClipIndex
@@ -70,9 +71,11 @@ def command(
 
 def _index(dataset: str, root: Path | None, cache: Path | None, options: dict) -> ClipIndex:
     """The cache's own index if there is one, else the dataset as it lies under `root`."""
-    saved = None if cache is None else cache / dataset / "index.parquet"
-    if saved is not None and saved.is_file() and not options:
-        return ClipIndex.load(saved, root or Path())
+    saved = None if cache is None else caches.place(cache) / dataset / "index.parquet"
+    if cache is not None and not options:
+        held = caches.load_index(cache, dataset, root)
+        if held is not None:
+            return held
     if root is None:
         if options:
             raise ConfigError("--option wants --root: a cached index has no options")

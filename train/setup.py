@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from understudy import __version__, checkpoint, config, students
+from understudy import __version__, cache, checkpoint, config, students
 from understudy.errors import ConfigError
 from understudy.students.base import Student
 from understudy.train.config import TrainSettings, difference
@@ -102,7 +102,7 @@ def _record(feed: Feed, plan: RunPlan, settings: TrainSettings) -> dict[str, Any
         "left_out": feed.left_out(),
         "settings": settings.identity(),
         "paths": {
-            "cache": None if feed.cache is None else str(feed.cache.absolute()),
+            "cache": None if feed.cache is None else str(cache.place(feed.cache).absolute()),
             "root": None if index.root == Path() else str(index.root.absolute()),
         },
         "provenance": {

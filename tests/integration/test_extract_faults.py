@@ -122,7 +122,7 @@ def test_a_spare_process_names_the_clips_that_kill_it(tmp_path: Path):
         clips_per_shard=9,
     )
     (shard,) = plan.shards(9, 9, pending(planned))
-    planned.index.save(planned.dataset_dir / "index.parquet")
+    planned.index.save(tmp_path / "cache" / planned.index.name / "index.parquet")
     ((row, failure),) = spare.culprits(planned.job, shard).refused
     assert planned.index.clips["path"].tolist()[row] == "level0.8.wav"
     assert failure.status == "worker_lost"

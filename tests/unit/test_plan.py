@@ -64,7 +64,7 @@ def test_workers_read_the_clips_of_their_shards(tmp_path: Path):
     ClipIndex(name="d", clips=table, labels=labels, label_names=(), root=Path()).save(path)
     size = 50_000
     shards = plan.shards(n, size, {"a": [0, 1, 2]})
-    found = plan.shard_clips(path, [shards[1], shards[2]])
+    found = plan.shard_clips(path.parent, [shards[1], shards[2]])
     assert [len(clips) for clips in found] == [size, size]
     for row in (size, 2 * size - 1, 2 * size, n - 1):
         clip = found[row // size - 1][row % size]

@@ -7,12 +7,14 @@ finds damage.
 from understudy.cache.checks import Problem, verify
 from understudy.cache.identity import Track, clip_key, clip_keys
 from understudy.cache.locking import lock
+from understudy.cache.places import Place, place
 from understudy.cache.reader import CacheReader
-from understudy.cache.stores import clips_per_shard, find, stores
+from understudy.cache.stores import clips_per_shard, find, load_index, stores
 from understudy.cache.writer import ShardPayload, StoreWriter
 
 __all__ = [
     "CacheReader",
+    "Place",
     "Problem",
     "ShardPayload",
     "StoreWriter",
@@ -21,7 +23,9 @@ __all__ = [
     "clip_keys",
     "clips_per_shard",
     "find",
+    "load_index",
     "lock",
+    "place",
     "stores",
     "verify",
 ]

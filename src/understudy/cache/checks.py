@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from understudy import schema
-from understudy.cache import files, layout
+from understudy.cache import files, layout, places
+from understudy.cache.places import Place
 from understudy.cache.store import METADATA, Store
 from understudy.errors import CacheError
 
@@ -27,7 +27,7 @@ class Problem:
     """
 
     what: str
-    file: Path
+    file: Place
     detail: str
     clips: tuple[str, ...] = ()
     shard: int | None = None
@@ -38,7 +38,7 @@ class Problem:
         return f"{self.what}: {self.file}: {self.detail}{held}"
 
 
-def verify(path: Path | str) -> list[Problem]:
+def verify(path: Place | str) -> list[Problem]:
     """Checks a store's metadata, shards, commit records and leftovers; changes nothing.
 
     Shards that an unfinished extraction has yet to write are no problem.
@@ -49,7 +49,7 @@ def verify(path: Path | str) -> list[Problem]:
     Raises:
         CacheError: There is no store, or its schema is newer than this understudy's.
     """
-    path = Path(path)
+    path = places.place(path)
     if not (path / METADATA).is_file():
         raise CacheError(f"{path}: no store (there is no {METADATA})")
     group = files.read_json(path / METADATA)
@@ -71,7 +71,8 @@ def verify(path: Path | str) -> list[Problem]:
 
 def pending(store: Store) -> list[int]:
     """Shards without a commit record: those that an extraction has yet to write."""
-    return [k for k in range(store.n_shards) if not store.record_path(k).is_file()]
+    there = {file.name for file in store.record_path(0).parent.glob("*.json")}
+    return [k for k in range(store.n_shards) if store.record_path(k).name not in there]
 
 
 def _lengths(store: Store) -> Iterator[Problem]:
@@ -112,7 +113,7 @@ def _shard(store: Store, shard: int) -> list[Problem]:
     for name in store.kind.arrays:
         file = store.chunk_path(name, shard)
         try:
-            held[name] = np.memmap(file, np.uint8, "r").data if file.stat().st_size else b""
+            held[name] = places.view(file)
         except OSError as error:
             problems.append(Problem("missing", file, error.strerror or str(error), names))
     return problems + shard_problems(store, shard, held, record)
@@ -160,7 +161,7 @@ def _file(
 def _clips(
     store: Store,
     name: str,
-    file: Path,
+    file: Place,
     data: memoryview,
     record: dict[str, Any],
     names: tuple[str, ...],
@@ -234,7 +235,7 @@ def _spans(
 def _chunk(
     store: Store,
     name: str,
-    file: Path,
+    file: Place,
     data: memoryview,
     record: dict[str, Any],
     names: tuple[str, ...],

@@ -13,11 +13,23 @@ from understudy import schema
 from understudy.cache import upkeep
 from understudy.cache.checks import pending, verify
 from understudy.cache.locking import lock
+from understudy.cache.places import Place, place
 from understudy.cache.reader import CacheReader
 from understudy.cache.store import METADATA
 from understudy.errors import CacheError
 
-PATH = click.argument("path", type=click.Path(path_type=Path))
+
+class PlaceType(click.ParamType):
+    """A folder or a URL."""
+
+    name = "place"
+
+    def convert(self, value: str | Place, param: object, ctx: object) -> Place:
+        """See click."""
+        return place(value)
+
+
+PATH = click.argument("path", type=PlaceType())
 YES = click.option("--yes", is_flag=True, help="Ask nothing.")
 COLUMNS = ("dataset", "track", "store", "ok", "failed", "missing", "size", "complete")
 
@@ -26,13 +38,15 @@ COLUMNS = ("dataset", "track", "store", "ok", "failed", "missing", "size", "comp
 def group() -> None:
     """List, show, verify, copy, export and tidy cached stores.
 
-    PATH is a store, or a folder that holds some: a dataset's or a whole cache.
+    PATH is a store, or a folder that holds some: a dataset's or a whole cache. It may be a URL:
+    s3://BUCKET/..., gs://BUCKET/..., file:///... Object stores
+    take pip install 'understudy[remote]' and credentials from the environment.
     """
 
 
 @group.command("list")
-@click.argument("cache", type=click.Path(path_type=Path))
-def list_(cache: Path) -> None:
+@click.argument("cache", type=PlaceType())
+def list_(cache: Place) -> None:
     """Print all stores of CACHE, one a line: clips by outcome, size, completeness."""
     rows = [COLUMNS, *(_row(store) for store in _stores(cache))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
@@ -41,7 +55,7 @@ def list_(cache: Path) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
-def _row(path: Path) -> tuple[str, ...]:
+def _row(path: Place) -> tuple[str, ...]:
     stem, _, digits = path.stem.rpartition("-")
     size = _megabytes(upkeep.folder_bytes(path))
     try:
@@ -65,7 +79,7 @@ def _megabytes(n_bytes: int) -> str:
 
 @group.command()
 @PATH
-def show(path: Path) -> None:
+def show(path: Place) -> None:
     """Print what a store holds: attributes with units, clips by status, size, completeness."""
     for number, store in enumerate(_stores(path)):
         click.echo("\n" * bool(number) + summary(store))
@@ -78,7 +92,7 @@ def show(path: Path) -> None:
     is_flag=True,
     help="Mark damaged shards as not written yet, and print the command that writes them.",
 )
-def verify_command(path: Path, repair: bool) -> None:
+def verify_command(path: Place, repair: bool) -> None:
     """Check every byte of a store; exit code 1 if anything is wrong.
 
     --repair sets the damaged shards' commit records aside, so that the extraction it prints writes
@@ -112,7 +126,7 @@ def verify_command(path: Path, repair: bool) -> None:
 @PATH
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
 @YES
-def export(path: Path, out: Path, yes: bool) -> None:
+def export(path: Place, out: Path, yes: bool) -> None:
     """Write a store as one .npy per clip, named by clip id, with an index.csv.
 
     PATH is a store, or a folder with a single one. Files that are there already are replaced only
@@ -137,7 +151,7 @@ def export(path: Path, out: Path, yes: bool) -> None:
 @group.command()
 @PATH
 @YES
-def prune(path: Path, yes: bool) -> None:
+def prune(path: Place, yes: bool) -> None:
     """Remove half-written files, shards beyond the end and superseded stores, after asking.
 
     A store is superseded by a newer, complete one of the same track that differs in nothing you
@@ -148,7 +162,7 @@ def prune(path: Path, yes: bool) -> None:
         with lock(folder):
             found = upkeep.leftovers(folder)
             if (path / METADATA).is_file():
-                found = [item for item in found if item.path.is_relative_to(path)]
+                found = [i for i in found if path in (i.path, *i.path.parents)]
             for item in found:
                 click.echo(f"{_megabytes(item.bytes):>12}  {item.path}: {item.why}")
             loose = [item for item in found if not item.is_store]
@@ -168,34 +182,34 @@ def prune(path: Path, yes: bool) -> None:
 
 
 @group.command()
-@click.argument("source")
-@click.argument("dest", type=click.Path(path_type=Path))
-def mirror(source: str, dest: Path) -> None:
+@click.argument("source", type=PlaceType())
+@click.argument("dest", type=PlaceType())
+def mirror(source: Place, dest: Place) -> None:
     """Copy stores into the cache DEST, shard by shard, each checked against its commit record.
 
-    SOURCE is a store, a dataset's folder or a whole cache: a path or a URL (s3://, gs://,
-    file://; some need a package of their own, such as s3fs). The copies lie in DEST/<dataset>/,
-    ready for --cache DEST. An interrupted copy continues with the same command.
+    SOURCE is a store, a dataset's folder or a whole cache. Either may be a URL (s3://, gs://,
+    file://): down, to train from a local disk; up, to share what was extracted. The copies lie in
+    DEST/<dataset>/, ready for --cache DEST. An interrupted copy continues with the same command.
     """
     from understudy.cache import mirror as mirroring
 
     damaged = False
-    for folder, dataset, name in mirroring.find_stores(source):
-        with tqdm(desc=name, unit="shard", disable=None) as bar:
+    for store in _stores(source):
+        with tqdm(desc=store.name, unit="shard", disable=None) as bar:
 
             def started(n_shards: int, bar: tqdm = bar) -> None:
                 bar.reset(n_shards)
 
-            place = dest / dataset
-            problems = mirroring.mirror(folder, name, place, started, bar.update)
+            folder = dest / store.parent.absolute().name
+            problems = mirroring.mirror(store, folder, started, bar.update)
         damaged |= bool(problems)
         for problem in problems:
             click.echo(f"not copied: {problem}")
-        click.echo(f"{place / name}: {_copied(place / name)}")
+        click.echo(f"{folder / store.name}: {_copied(folder / store.name)}")
     sys.exit(int(damaged))
 
 
-def _copied(path: Path) -> str:
+def _copied(path: Place) -> str:
     store = CacheReader(path).store
     left = len(pending(store))
     if left:
@@ -203,7 +217,7 @@ def _copied(path: Path) -> str:
     return f"copied ({store.n_shards} shards)"
 
 
-def _verdict(path: Path, n_problems: int) -> str:
+def _verdict(path: Place, n_problems: int) -> str:
     if n_problems:
         return f"{n_problems} problem{'s' * (n_problems > 1)}; extracting again mends shards"
     store = CacheReader(path).store
@@ -213,7 +227,7 @@ def _verdict(path: Path, n_problems: int) -> str:
     return f"sound ({store.n_shards} shards, {store.sizes['n_clips']} clips)"
 
 
-def summary(path: Path) -> str:
+def summary(path: Place) -> str:
     """The text of `show` for one store."""
     reader = CacheReader(path)
     contract, store = schema.load(), reader.store
@@ -256,7 +270,7 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"  {name:<{width}}  {value} {unit}".rstrip() for name, value, unit in rows]
 
 
-def _stores(path: Path) -> list[Path]:
+def _stores(path: Place) -> list[Place]:
     if (path / METADATA).is_file():
         return [path]
     found = sorted(

@@ -11,6 +11,7 @@ import numpy as np
 
 from understudy import schema
 from understudy.cache import files
+from understudy.cache.places import Place
 from understudy.cache.reader import CacheReader
 from understudy.errors import CacheError
 
@@ -41,7 +42,7 @@ def file_names(clip_ids: Sequence[str]) -> list[str]:
     return names
 
 
-def destinations(path: Path, out: Path) -> tuple[list[str], list[Path]]:
+def destinations(path: Place, out: Path) -> tuple[list[str], list[Path]]:
     """clip_id and file of every row of a store.
 
     Raises:
@@ -58,7 +59,7 @@ def destinations(path: Path, out: Path) -> tuple[list[str], list[Path]]:
     return clip_ids, [out / name for name in file_names(clip_ids)]
 
 
-def export(path: Path, out: Path, advance: Callable[[int], object] = lambda n: None) -> int:
+def export(path: Place, out: Path, advance: Callable[[int], object] = lambda n: None) -> int:
     """Writes every clip that is ok to OUT/<clip id>.npy, without padding, and OUT/index.csv.
 
     Files are (frame, channel), audio (sample,), in the stored dtype; those of the same name are

@@ -1,25 +1,28 @@
-"""Files that are either whole or absent, also after a crash or a power cut."""
+"""Files that are either whole or absent, also after a crash or a power cut; objects always are."""
 
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from understudy.cache.objects import ObjectPath
+from understudy.cache.places import Place
 from understudy.errors import CacheError
 
 PARTIAL = ".partial"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Place, data: bytes) -> None:
     """Writes one file, see `write_all`."""
     write_all({path: [data]})
 
 
-def write_all(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
+def write_all(contents: Mapping[Place, Iterable[bytes | memoryview]]) -> None:
     """Writes files that each appear whole or not at all, in the order given.
 
     All are written beside their places and flushed to the disk, then renamed one after the other;
@@ -31,6 +34,17 @@ def write_all(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
     Raises:
         CacheError: The system refuses (disk full, no permission).
     """
+    local: dict[Path, Iterable[bytes | memoryview]] = {}
+    for path, pieces in contents.items():
+        if isinstance(path, ObjectPath):
+            path.write_bytes(b"".join(bytes(piece) for piece in pieces))
+        else:
+            local[path] = pieces
+    if local:
+        _write_files(local)
+
+
+def _write_files(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
     moves: dict[Path, Path] = {}
     changed: dict[Path, None] = {}
     current = None
@@ -58,18 +72,25 @@ def write_all(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
         raise
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Place, value: Mapping[str, Any]) -> None:
     """Writes a mapping as JSON, atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text.encode() + b"\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Reads a JSON object; CacheError if there is none."""
     try:
-        value = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise CacheError(f"cannot read {path}: {error.strerror or error}") from None
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: Place) -> dict[str, Any]:
+    """The JSON object that `path` holds; CacheError if it holds something else."""
+    try:
+        value = json.loads(content)
     except ValueError as error:
         raise CacheError(f"{path}: no JSON ({error})") from None
     if not isinstance(value, dict):
@@ -77,14 +98,33 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def remove(*paths: Path) -> None:
+def remove(*paths: Place) -> None:
     """Removes files, where there are any, and makes that last."""
     folders = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-            folders[path.parent] = None
+            if isinstance(path, Path):
+                folders[path.parent] = None
     sync_folders(folders)
+
+
+def remove_tree(path: Place) -> None:
+    """Removes all that lies below a place."""
+    if isinstance(path, ObjectPath):
+        remove(*path.rglob("*"))
+    else:
+        shutil.rmtree(path)
+
+
+def move(path: Place, target: Place) -> None:
+    """Renames a file, and makes that last."""
+    if isinstance(path, Path) and isinstance(target, Path):
+        path.replace(target)
+        sync_folders({path.parent, target.parent})
+    else:
+        target.write_bytes(path.read_bytes())
+        path.unlink()
 
 
 def make_folder(folder: Path) -> list[Path]:
@@ -115,6 +155,8 @@ def _sync(handles: list[int]) -> None:
             list(pool.map(os.fsync, handles))
 
 
-def partials(root: Path) -> list[Path]:
+def partials(root: Place) -> list[Place]:
     """What killed writers left below `root`, zarr-python's own included."""
+    if isinstance(root, ObjectPath):  # an object that was not put as a whole is not there
+        return []
     return sorted(root.rglob(f"*{PARTIAL}"))

@@ -6,12 +6,13 @@ Any other file holds one chunk and its crc32c. So every file ends with a checksu
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from understudy.cache import places
+from understudy.cache.places import Place
 from understudy.errors import CacheError
 
 CRC_BYTES = 4
@@ -87,13 +88,16 @@ def footer_bytes(slots: int) -> int:
     return 16 * slots + CRC_BYTES
 
 
-def decode_footer(file: Any, slots: int, where: object) -> tuple[np.ndarray, np.ndarray]:
+def decode_footer(
+    file: Any, slots: int, where: object, n_bytes: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Reads the index at the end of a shard.
 
     Args:
-        file: The whole file, a buffer (a memory map).
+        file: The file, a buffer (a memory map), or no less of its end than the index.
         slots: Inner chunks of a full shard.
         where: The file's name, for messages.
+        n_bytes: Size of the whole file, where `file` may be its end alone.
 
     Returns:
         offset and length, int64 (slot,) in bytes; offset -1 for an absent chunk.
@@ -102,14 +106,15 @@ def decode_footer(file: Any, slots: int, where: object) -> tuple[np.ndarray, np.
         CacheError: The file is truncated, or the index is damaged or points outside the file.
     """
     view = memoryview(file)
+    whole = len(view) if n_bytes is None else n_bytes
     size = footer_bytes(slots)
-    if len(view) < size:
-        raise CacheError(f"{where}: truncated ({len(view)} bytes; its index alone has {size})")
+    if whole < size:
+        raise CacheError(f"{where}: truncated ({whole} bytes; its index alone has {size})")
     index = np.frombuffer(without_crc(view[-size:], f"{where}: index"), "<u8").reshape(-1, 2)
     offset, length = index.astype(np.int64).T  # ABSENT becomes -1
     present = offset >= 0
-    if np.any((length < 0) & present) or np.any((offset + length)[present] > len(view) - size):
-        raise CacheError(f"{where}: the index points outside the file ({len(view)} bytes)")
+    if np.any((length < 0) & present) or np.any((offset + length)[present] > whole - size):
+        raise CacheError(f"{where}: the index points outside the file ({whole} bytes)")
     return offset, length
 
 
@@ -122,12 +127,10 @@ def decode_chunk(file: Buffer, shape: tuple[int, ...], dtype: str, where: object
     return np.frombuffer(body, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def tail(path: Path) -> tuple[int, int]:
+def tail(path: Place) -> tuple[int, int]:
     """Size of a file and its last four bytes as an integer: enough to tell it from a torn one."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - CRC_BYTES))
-        return size, int.from_bytes(file.read(), "little")
+    last, size = places.tail(path, CRC_BYTES)
+    return size, int.from_bytes(last, "little")
 
 
 def same_layout(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -1,4 +1,7 @@
-"""One writer per dataset folder, by flock: the system frees the lock when its process dies."""
+"""One writer per dataset folder.
+
+On disks by flock: the system frees the lock when its process dies. On object stores by a lease.
+"""
 
 import contextlib
 import fcntl
@@ -7,22 +10,28 @@ import os
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from understudy.cache.files import make_folder
+from understudy.cache.lease import lease
+from understudy.cache.objects import ObjectPath
+from understudy.cache.places import Place, place
 from understudy.errors import CacheError
 
 LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def lock(dataset_dir: Path | str) -> Iterator[None]:
+def lock(dataset_dir: Place | str) -> Iterator[None]:
     """Holds the dataset folder for this process; not reentrant.
 
     Raises:
         CacheError: Another process holds it; the message names its pid, host and start.
     """
-    path = Path(dataset_dir) / LOCK_FILE
+    path = place(dataset_dir) / LOCK_FILE
+    if isinstance(path, ObjectPath):
+        with lease(path):
+            yield
+        return
     try:
         make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -6,12 +6,12 @@ zarr-python reads the same numbers, some hundred times slower for random rows.
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from understudy import schema
+from understudy.cache.places import Place
 from understudy.cache.shards import Shards
 from understudy.cache.spans import SpanShards
 from understudy.cache.store import Store
@@ -28,13 +28,13 @@ class CacheReader:
     status and n_frames say is read once; open a new reader to see what an extraction added since.
 
     Args:
-        path: The store's folder, see `find`.
+        path: The store's folder, see `find`, or its URL (s3://, gs://, file://).
 
     Raises:
         CacheError: No store, one of a newer schema, or metadata that break the schema.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Place | str) -> None:
         self.store = Store.open(path)
         self.path = self.store.path
         self._reset()

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from understudy.cache.shards import ABSENT, OFFSET_BITS, UNKNOWN, Shards
+from understudy.cache.shards import ABSENT, UNKNOWN, Shards
+from understudy.cache.sources import OFFSET_BITS
 from understudy.cache.store import Store
 from understudy.errors import CacheError
 
@@ -36,8 +37,7 @@ class SpanShards(Shards):
     def present(self, rows: np.ndarray) -> np.ndarray:
         chunks, counts = self._chunks(rows)
         if (unknown := self._place[chunks] == UNKNOWN).any():
-            for shard in np.unique(chunks[unknown] // self._slots).tolist():
-                self._open(shard)
+            self._open_all(chunks[unknown] // self._slots)
         result = np.ones(len(rows), bool)
         np.logical_and.at(result, np.repeat(np.arange(len(rows)), counts), self._place[chunks] >= 0)
         return result
@@ -69,7 +69,7 @@ class SpanShards(Shards):
         return _ranges(chunk, counts), counts
 
     def _open(self, shard: int) -> None:
-        offset = self._map(shard, self._slots)
+        offset = self._index(shard, self._slots)
         place = np.where(offset < 0, ABSENT, shard << OFFSET_BITS | offset)
         self._place[shard * self._slots : (shard + 1) * self._slots] = place
 

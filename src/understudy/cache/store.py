@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from understudy import schema
-from understudy.cache import layout
+from understudy.cache import layout, places
 from understudy.cache.files import read_json
+from understudy.cache.objects import ObjectPath
+from understudy.cache.places import Place
 from understudy.errors import CacheError
 from understudy.schema import Array, Kind
 
@@ -30,20 +31,20 @@ class Store:
             store is being extended).
     """
 
-    path: Path
+    path: Place
     kind: Kind
     attributes: dict[str, Any]
     arrays: dict[str, dict[str, Any]]
     sizes: dict[str, int]
 
     @classmethod
-    def open(cls, path: Path | str) -> "Store":
+    def open(cls, path: Place | str) -> "Store":
         """Reads and checks the metadata; touches no data and changes nothing.
 
         Raises:
             CacheError: No store, one of a newer schema, or metadata that break the schema.
         """
-        path = Path(path)
+        path = places.place(path)
         if not (path / METADATA).is_file():
             raise CacheError(f"{path}: no store (there is no {METADATA})")
         group = read_json(path / METADATA)
@@ -51,7 +52,8 @@ class Store:
         if group.get("node_type") != "group" or not isinstance(attributes, dict):
             raise CacheError(f"{path}: not a Zarr v3 group with attributes")
         kind = schema.load().check_attributes(attributes, str(path))
-        arrays = {name: read_json(path / name / METADATA) for name in kind.arrays}
+        read = places.spread(path, lambda name: read_json(path / name / METADATA), kind.arrays)
+        arrays = dict(zip(kind.arrays, read, strict=True))
         try:
             sizes = _sizes(kind, arrays, attributes)
             for name, array in kind.arrays.items():
@@ -98,11 +100,11 @@ class Store:
         """Stored dtype of an array."""
         return np.dtype(self.arrays[name]["data_type"])
 
-    def chunk_path(self, name: str, shard: int) -> Path:
+    def chunk_path(self, name: str, shard: int) -> Place:
         """The file that holds one shard's rows of an array."""
         return chunk_path(self.path, self.kind.arrays[name], shard)
 
-    def record_path(self, shard: int) -> Path:
+    def record_path(self, shard: int) -> Place:
         """The shard's commit record."""
         return self.path / schema.load().record_path.format(shard=shard)
 
@@ -134,8 +136,10 @@ class Store:
         if array.shape[0] == "n_clips":
             shape = (self.sizes["n_clips"], *shape[1:])
         values = np.full(shape, array.fill_value, self.dtype(name))
-        for shard in range(self.n_shards):
-            chunk = self.read_chunk(name, shard)
+        chunks = places.spread(
+            self.path, lambda shard: self.read_chunk(name, shard), range(self.n_shards)
+        )
+        for shard, chunk in enumerate(chunks):
             if chunk is not None:
                 values[shard * step : shard * step + len(chunk)] = chunk
         return values
@@ -158,12 +162,17 @@ class Store:
         """The array through zarr-python, read-only: for layouts this package does not know."""
         import zarr
 
-        return zarr.open_array(self.path / name, mode="r")
+        path = self.path / name
+        where = path.zarr_store() if isinstance(path, ObjectPath) else path
+        return zarr.open_array(where, mode="r")
 
     def clip_ids(self) -> list[str]:
         """clip_id of the rows by the index beside the store; empty without a readable one."""
         index = self.path.parent / INDEX
-        return _clip_ids(index, index.stat().st_mtime_ns) if index.is_file() else []
+        try:
+            return _clip_ids(index, index.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return []
 
     def clip_names(self, rows: list[int]) -> list[str]:
         """Names of clips for messages: "row 7 ('id')", or the bare row without an index."""
@@ -172,17 +181,18 @@ class Store:
 
 
 @lru_cache(maxsize=1)
-def _clip_ids(index: Path, changed: int) -> list[str]:
+def _clip_ids(index: Place, changed: int) -> list[str]:
     """Column clip_id; `changed` is the file's time, so that it is read once as long as it stays."""
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(index, columns=["clip_id"])[0].to_pylist()
+        with places.local_copy(index) as file:
+            return pyarrow.parquet.read_table(file, columns=["clip_id"])[0].to_pylist()
     except (OSError, ValueError, KeyError):  # the index is not ours to judge here
         return []
 
 
-def chunk_path(store: Path, array: Array, shard: int) -> Path:
+def chunk_path(store: Place, array: Array, shard: int) -> Place:
     """Path of a chunk by Zarr's default key encoding: only the clip axis has several chunks."""
     return store.joinpath(array.name, "c", str(shard), *["0"] * (len(array.axes) - 1))
 
@@ -216,7 +226,7 @@ def _sizes(
 
 
 def _check_array(
-    array: Array, found: dict[str, Any], sizes: dict[str, int], dtype: str, path: Path
+    array: Array, found: dict[str, Any], sizes: dict[str, int], dtype: str, path: Place
 ) -> None:
     """What every reader relies on: the values' meaning. How they are encoded is zarr's matter."""
     wanted = array.metadata(sizes, dtype, {})

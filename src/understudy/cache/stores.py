@@ -4,17 +4,33 @@ import difflib
 from pathlib import Path
 
 from understudy.cache.identity import file_stem
+from understudy.cache.places import Place, local_copy, place
 from understudy.cache.reader import CacheReader
-from understudy.cache.store import METADATA, Store
+from understudy.cache.store import INDEX, METADATA, Store
 from understudy.errors import CacheError
+from understudy.index import ClipIndex
 
 
-def stores(dataset_dir: Path | str) -> list[Path]:
+def stores(dataset_dir: Place | str) -> list[Place]:
     """Stores of a dataset by name; folders without group metadata (never finished) are left out."""
-    return sorted(p.parent for p in Path(dataset_dir).glob(f"*.zarr/{METADATA}"))
+    return sorted(p.parent for p in place(dataset_dir).glob(f"*.zarr/{METADATA}"))
 
 
-def clips_per_shard(dataset_dir: Path | str) -> int | None:
+def load_index(cache_dir: Place | str, dataset: str, root: Path | None = None) -> ClipIndex | None:
+    """The index that a dataset's extraction left beside its stores; None if there is none.
+
+    Args:
+        root: Where the recordings lie now, if they are needed.
+
+    Raises:
+        CacheError: A cache that cannot be read.
+        DataError: A damaged index.
+    """
+    with local_copy(place(cache_dir) / dataset / INDEX) as file:
+        return ClipIndex.load(file, root or Path()) if file.is_file() else None
+
+
+def clips_per_shard(dataset_dir: Place | str) -> int | None:
     """Shard size that the dataset's stores share; None before the first extraction."""
     found = {path.name: Store.open(path).sizes["clips_per_shard"] for path in stores(dataset_dir)}
     if len(set(found.values())) > 1:
@@ -23,11 +39,11 @@ def clips_per_shard(dataset_dir: Path | str) -> int | None:
     return next(iter(found.values()), None)
 
 
-def find(cache_dir: Path | str, dataset: str, track: str, store: str | None = None) -> Path:
+def find(cache_dir: Place | str, dataset: str, track: str, store: str | None = None) -> Place:
     """Path of a track's store.
 
     Args:
-        cache_dir: The cache's folder.
+        cache_dir: The cache's folder, or its URL.
         dataset: Name of the dataset.
         track: A teacher's name, or "audio".
         store: Path, folder name or start of the identity, where a track has several stores.
@@ -36,11 +52,11 @@ def find(cache_dir: Path | str, dataset: str, track: str, store: str | None = No
         CacheError: None (what is there, and the command that makes one), or several (listed with
             what differs).
     """
-    folder = Path(cache_dir) / dataset
+    folder = place(cache_dir) / dataset
     there = stores(folder)
     if store is not None:
-        if (Path(store) / METADATA).is_file():
-            return Path(store)
+        if (named := place(store) / METADATA).is_file():
+            return named.parent
         chosen = [
             path
             for path in there
@@ -79,5 +95,5 @@ def find(cache_dir: Path | str, dataset: str, track: str, store: str | None = No
     return named[0]
 
 
-def _list(there: list[Path]) -> str:
+def _list(there: list[Place]) -> str:
     return f"There: {', '.join(path.name for path in there) or 'nothing'}."

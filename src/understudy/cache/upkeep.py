@@ -1,15 +1,14 @@
 """Removing what a cache no longer needs, and marking damaged shards to be written again."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from understudy import schema
 from understudy.cache import files
 from understudy.cache.checks import Problem, pending, strays
+from understudy.cache.places import Place
 from understudy.cache.store import METADATA, Store
 from understudy.cache.stores import stores
 from understudy.errors import CacheError
@@ -34,13 +33,13 @@ class Leftover:
         is_store: Whether it holds embeddings or audio of its own.
     """
 
-    path: Path
+    path: Place
     bytes: int
     why: str
     is_store: bool = False
 
 
-def leftovers(dataset_dir: Path) -> list[Leftover]:
+def leftovers(dataset_dir: Place) -> list[Leftover]:
     """What may be removed from a dataset's folder; the caller holds its lock.
 
     Never the only store of a track, nor one that differs from the others in what its user chose.
@@ -54,7 +53,7 @@ def leftovers(dataset_dir: Path) -> list[Leftover]:
         found += _beyond(store) + _replaced(store)
     found += _superseded(dataset_dir)
     whole = [item.path for item in found if item.is_store]
-    return [i for i in found if i.is_store or not any(i.path.is_relative_to(p) for p in whole)]
+    return [i for i in found if i.is_store or not set(whole).intersection(i.path.parents)]
 
 
 def remove(items: Iterable[Leftover]) -> None:
@@ -67,7 +66,7 @@ def remove(items: Iterable[Leftover]) -> None:
         try:
             if item.is_store:
                 files.remove(item.path / METADATA)
-                shutil.rmtree(item.path)
+                files.remove_tree(item.path)
             else:
                 files.remove(item.path)
         except OSError as error:
@@ -96,7 +95,7 @@ def _replaced(store: Store) -> list[Leftover]:
     ]
 
 
-def _superseded(dataset_dir: Path) -> Iterator[Leftover]:
+def _superseded(dataset_dir: Place) -> Iterator[Leftover]:
     alike: dict[str, list[Store]] = defaultdict(list)
     for path in stores(dataset_dir):
         try:
@@ -127,12 +126,12 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in names if one.get(name) != other.get(name)]
 
 
-def folder_bytes(path: Path) -> int:
+def folder_bytes(path: Place) -> int:
     """Bytes of all files below a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def repair(path: Path, problems: Iterable[Problem]) -> list[int]:
+def repair(path: Place, problems: Iterable[Problem]) -> list[int]:
     """Marks damaged shards of a store as not written yet; the caller holds the dataset's lock.
 
     Their commit records and `status` chunks are set aside, so that their rows read as missing and
@@ -157,12 +156,11 @@ def repair(path: Path, problems: Iterable[Problem]) -> list[int]:
         record, status = store.record_path(shard), store.chunk_path("status", shard)
         for file, what in ((record, "record"), (status, "status")):
             if file.is_file():
-                file.replace(folder / f"{shard}.{what}{SET_ASIDE}")
-        files.sync_folders({folder, status.parent} if status.parent.is_dir() else {folder})
+                files.move(file, folder / f"{shard}.{what}{SET_ASIDE}")
     return shards
 
 
-def extract_command(path: Path) -> str:
+def extract_command(path: Place) -> str:
     """The command that writes the pending shards of a store, but for the recordings' folder."""
     store = Store.open(path)
     facts, name = store.attributes, store.attributes["name"]

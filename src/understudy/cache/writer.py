@@ -6,7 +6,6 @@ their successors are complete.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from understudy import schema
 from understudy.cache import files, layout
 from understudy.cache.identity import Track, differences
+from understudy.cache.places import Place, place
 from understudy.cache.store import METADATA, Store
 from understudy.errors import CacheError
 from understudy.schema import Kind
@@ -52,7 +52,7 @@ class StoreWriter:
         sizes: The schema's sizes, n_clips as the index has it.
     """
 
-    path: Path
+    path: Place
     kind: Kind
     dtype: str
     identity_sha256: str
@@ -60,7 +60,7 @@ class StoreWriter:
 
     @classmethod
     def open_or_create(
-        cls, dataset_dir: Path | str, track: Track, n_clips: int, clips_per_shard: int
+        cls, dataset_dir: Place | str, track: Track, n_clips: int, clips_per_shard: int
     ) -> "StoreWriter":
         """Opens the track's store below `dataset_dir`, or makes it; the caller holds the lock.
 
@@ -87,10 +87,10 @@ class StoreWriter:
 
     @classmethod
     def plan(
-        cls, dataset_dir: Path | str, track: Track, n_clips: int, clips_per_shard: int
+        cls, dataset_dir: Place | str, track: Track, n_clips: int, clips_per_shard: int
     ) -> "StoreWriter":
         """The writer that `open_or_create` returns, touching nothing."""
-        path = Path(dataset_dir) / track.store_name
+        path = place(dataset_dir) / track.store_name
         sizes = track.sizes(n_clips, clips_per_shard)
         return cls(path, track.array_kind, track.dtype, track.identity_digest, sizes)
 

@@ -141,7 +141,7 @@ class AudioSource(Protocol):
 class CachedAudio:
     """The audio track of a cache: byte-range reads, nothing is decoded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: cache.Place) -> None:
         self.reader = cache.CacheReader(path)
         self.identity: dict[str, Any] | None = self.reader.identity
         usable = self.reader.status == schema.load().code("ok")
@@ -210,7 +210,7 @@ def audio_source(
 
 def has_track(cache_dir: str | Path, dataset: str, track: str) -> bool:
     """Whether CACHE/<dataset> holds a store of `track`."""
-    return any((Path(cache_dir) / dataset).glob(f"{track}-*.zarr"))
+    return any(True for _ in (cache.place(cache_dir) / dataset).glob(f"{track}-*.zarr"))
 
 
 def check_rows(index: ClipIndex, reader: cache.CacheReader) -> None:

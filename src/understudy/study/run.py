@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from understudy import checkpoint
+from understudy.cache import place
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate.report import Published, report
 from understudy.study import summary
@@ -125,7 +126,7 @@ def _cluster(
     """One dask task a group; on an error or Ctrl-C the others are asked to stop."""
     from understudy.extract.cluster import Pool, connect
 
-    cache, out = plan.study.cache.absolute(), plan.out.absolute()
+    cache, out = place(plan.study.cache).absolute(), plan.out.absolute()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with (
         connect(scheduler, workers, 1, device=device) as client,

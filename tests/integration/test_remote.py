@@ -1,0 +1,242 @@
+"""Caches in an object store: the whole way by URL, faults of the network, locks, clear errors."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+from tests import s3, stores, tiny
+
+from understudy import cache
+from understudy.cache import lease, objects, places
+from understudy.cli import cli
+from understudy.errors import CacheError
+
+
+@pytest.fixture
+def proxy(s3_server, bucket, monkeypatch):
+    """A proxy that the bucket is reached through."""
+    with s3.Proxy(s3_server) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+        yield running
+
+
+def test_extraction_writes_what_it_writes_on_a_disk(tmp_path, bucket):
+    """Stores, index and ledger; a second run does nothing; a further clip extends the store."""
+    root = tmp_path / "recordings"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        samples = rng.normal(0, 0.1, 16000 * 2)
+        soundfile.write(root / f"{number}.wav", samples, 16000)
+    (root / "bad.wav").write_bytes(b"no sound")
+
+    def command(where, *more):
+        words = ["extract", "folder", "--root", root, "--teacher", "spectral", "--audio"]
+        words += ["--cache", where, "--clips-per-shard", 2, *more]
+        result = CliRunner().invoke(cli, [str(word) for word in words])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.output
+
+    assert " free" not in command(f"{bucket}/a", "--dry-run")
+    for where in (f"{bucket}/a", tmp_path / "local"):
+        command(where)
+    command(f"{bucket}/a")
+    soundfile.write(root / "new.wav", rng.normal(0, 0.1, 16000), 16000)
+    for where in (f"{bucket}/a", tmp_path / "local"):
+        command(where)
+
+    def snapshot(folder):
+        found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        kept = re.compile(r".*/c/.*|ledger.csv")
+        return {name: p.read_bytes() for name, p in found.items() if kept.fullmatch(name)}
+
+    name = cache.stores(tmp_path / "local/recordings")[0].parent.name
+    wanted = snapshot(tmp_path / "local" / name)
+    assert len(wanted) > 20
+    assert snapshot(cache.place(bucket) / "a" / name) == wanted
+    assert b"bad.wav" in wanted["ledger.csv"]
+    for path in cache.stores(f"{bucket}/a/{name}"):
+        assert cache.verify(path) == []
+    assert not (cache.place(bucket) / "a" / name / ".lock").is_file()
+
+
+def test_training_reads_a_bucket(tmp_path, bucket):
+    clips = tiny.index()
+    here = tiny.make_cache(tmp_path / "here", clips)
+    result = CliRunner().invoke(cli, ["cache", "mirror", str(here), f"{bucket}/c"])
+    assert result.exit_code == 0, result.output
+    runs = {}
+    for name, where in {"here": str(here), "there": f"{bucket}/c"}.items():
+        words = ["train", "tiny", "--system", "dc_linear", "--teacher", "framewise"]
+        words += ["--cache", where, "--run-dir", str(tmp_path / name), "--fold", "1"]
+        words += ["--set", "student.width=4", "--set", "optim.max_epochs=1", "--set", "threads=1"]
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == 0, (result.output, result.exception)
+        runs[name] = (tmp_path / name / "best.safetensors").read_bytes()
+        words = ["evaluate", "score", str(tmp_path / name)]  # finds the cache by the run's config
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == 0, (result.output, result.exception)
+    assert runs["here"] == runs["there"]
+
+
+@pytest.mark.parametrize("fault", ["error", "truncate", "drop"])
+def test_what_fails_is_repeated(proxy, bucket, fault):
+    """Every third request fails, of those that write and those that read."""
+    asked = []
+
+    def every_third(method, path):
+        asked.append(method)
+        return fault if len(asked) % 3 == 0 and (fault != "truncate" or method == "GET") else ""
+
+    proxy.fault = every_third
+    path, held = stores.make(cache.place(bucket), stores.track(), 10)
+    rows = [7, 0, 9, 3]
+    np.testing.assert_array_equal(cache.CacheReader(path).gather(rows)[0], held.data[rows])
+    assert cache.verify(path) == []
+
+
+def test_a_store_that_never_answers_is_told(proxy, bucket, monkeypatch):
+    path, _ = stores.make(cache.place(bucket), stores.track())
+    monkeypatch.setitem(objects.RETRIES, "max_retries", 1)
+    objects._store.cache_clear()
+    proxy.fault = lambda method, path: "error"
+    with pytest.raises(CacheError, match=r"the request failed.*500"):
+        cache.CacheReader(path)
+    proxy.fault = lambda method, path: "truncate" if method == "GET" else ""
+    with pytest.raises(CacheError, match="the request failed"):
+        cache.CacheReader(path)
+    objects._store.cache_clear()
+
+
+def test_a_batch_is_one_round_of_ranges(proxy, bucket):
+    """Indexes are read once; what is read to be checked is not read again; neighbours are one."""
+    path, held = stores.make(cache.place(bucket), stores.track(dim=60_000), 10)
+    reader = cache.CacheReader(path)
+    reader.gather([0, 4, 8])
+
+    def requests(rows, **frames):
+        before = len(proxy.requests)
+        data, _ = reader.gather(rows, **frames)
+        return data, [line for line in proxy.requests[before:] if "embedding/c" in line[1]]
+
+    data, first = requests([5, 1, 7, 5])
+    np.testing.assert_array_equal(data, held.data[[5, 1, 7, 5]])
+    assert len(first) == 3  # 5 and 7 lie a clip of 600 kB apart
+    data, again = requests([5, 1])
+    assert len(again) == 2
+    data, neighbours = requests([4, 5])
+    assert len(neighbours) == 1
+    data, part = requests([4, 5], frames=(1, 2))
+    np.testing.assert_array_equal(data, held.data[[4, 5], 1:3])
+    sizes = [
+        int(stop) - int(start) + 1 for *_, text in part for start, stop in [text[6:].split("-")]
+    ]
+    assert sizes == [2 * 2 * 60_000] * 2
+
+
+def test_a_lease_is_renewed_lost_and_taken_over(bucket, monkeypatch):
+    place = objects.ObjectPath.parse(bucket)
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    with cache.lock(place):
+        held = (place / ".lock").tagged()
+        for _ in range(200):
+            if (place / ".lock").tagged() != held:
+                break
+        assert (place / ".lock").tagged() != held
+        with pytest.raises(CacheError, match=r"in use by process \d+ on"):
+            cache.lock(place).__enter__()
+    monkeypatch.setattr(lease, "LEASE_S", -1.0)  # one whose holder died
+    assert (place / ".lock").write_if(lease._content("dead"), None)
+    with cache.lock(place):
+        pass
+    assert not (place / ".lock").is_file()
+
+    def stand_still():
+        with cache.lock(place):
+            (place / ".lock").write_bytes(b"somebody else's")
+            time.sleep(0.5)
+
+    with pytest.raises(CacheError, match="the lease was lost"):
+        stand_still()
+
+
+def test_clear_errors(bucket, tmp_path, monkeypatch):
+    def refusal(*words):
+        result = subprocess.run(
+            [sys.executable, "-m", "understudy", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ},
+        )
+        assert result.returncode == 2, result
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    assert "there is no bucket 'absent-bucket'" in refusal("cache", "list", "s3://absent-bucket/c")
+    assert "no store of 'mn04'" in str(_find(f"{bucket}/c"))
+    assert "there is no bucket" in str(_find("s3://absent-bucket"))
+    assert "wanted a folder" in refusal("cache", "list", "ftp://somewhere/c")
+    with pytest.raises(CacheError, match="no store"):
+        cache.CacheReader(f"{bucket}/none.zarr")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(CacheError, match=re.escape("pip install 'understudy[remote]'")):
+        cache.CacheReader("s3://another-bucket/none.zarr")
+
+
+def _find(where):
+    with pytest.raises(CacheError) as caught:
+        cache.find(where, "set", "mn04")
+    return caught.value
+
+
+def test_a_fork_is_refused_and_does_not_hang(bucket):
+    path, _ = stores.make(cache.place(bucket), stores.track())
+    reader = cache.CacheReader(path)
+    reader.gather([0])
+    child = os.fork()
+    if not child:
+        try:
+            cache.CacheReader(path)
+        except CacheError as error:
+            os._exit(3 if "spawn" in str(error) else 4)
+        os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+def test_file_systems_of_other_machines(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(places, "MOUNTS", mounts)
+    lines = ["/dev/vda / ext4 rw 0 0"]
+    for kind in ("nfs4", "cifs", "fuse.sshfs", "lustre", "xfs", "fuseblk", "tmpfs"):
+        point = tmp_path / f"a mount of {kind}"
+        point.mkdir()
+        lines.append(f"server:/x {str(point).replace(' ', chr(92) + '040')} {kind} rw 0 0")
+    mounts.write_text("\n".join(lines) + "\n")
+    mapped = {p.name.split()[-1]: places.mappable(p / "x") for p in tmp_path.glob("a mount*")}
+    assert mapped == {
+        "nfs4": False, "cifs": False, "fuse.sshfs": False, "lustre": False,
+        "xfs": True, "fuseblk": True, "tmpfs": True,
+    }  # fmt: skip
+    assert places.mappable(tmp_path)
+    mounts.unlink()
+    assert places.mappable(tmp_path)
+
+
+def test_paths_and_urls():
+    assert places.place("file:///a/b%20c") == places.Path("/a/b c")
+    for text in ("s3://bucket/a/b", "s3:/bucket/a/b", "s3://bucket/a//b/"):
+        assert str(places.place(text)) == "s3://bucket/a/b"
+    assert places.place(places.Path("gs://bucket/a")) == objects.ObjectPath("gs://bucket", "a")
+    assert str(places.place("s3://bucket")) == "s3://bucket"
+    assert places.place("a:b/c") == places.Path("a:b/c")
+    for text in ("s3://", "gs:///a"):
+        with pytest.raises(CacheError, match="wanted a folder"):
+            objects.ObjectPath.parse(text)
