@@ -32,11 +32,13 @@ class Uncertainty:
         if self.draws is not None and len(self.draws.groups) < 2:
             self.draws = None
         self._trials: dict[Any, tuple[Trial, Trial]] = {}
+        self._held: dict[Any, np.ndarray] = {}
         if self.draws is None:
             return
         for run in runs:
             if run.path in kept:
                 values = intervals.resampled(kept[run.path], self.draws)
+                self._held[run.path] = intervals.held(kept[run.path], self.draws)
                 main = values["mAP" if "mAP" in values else "accuracy"]
                 self._trials[run.path] = (
                     Trial(run.fold, run.seed, main),
@@ -52,7 +54,8 @@ class Uncertainty:
         if self.draws is None or not self._known(runs):
             return None
         trials = [self._trials[run.path][0] for run in runs]
-        return _listed(intervals.interval(intervals.mean_over_runs(trials, self.draws)))
+        values = intervals.mean_over_runs(trials, self.draws)
+        return _listed(intervals.interval(values, self._n_groups(runs)))
 
     def per_class(
         self, runs: Sequence[Run], label_names: Sequence[str]
@@ -62,7 +65,8 @@ class Uncertainty:
             return {}
         trials = [self._trials[run.path][1] for run in runs]
         values = intervals.mean_over_runs(trials, self.draws)
-        found = [_listed(intervals.interval(row)) for row in values]
+        held = np.any([self._held[run.path] for run in runs], axis=0).sum(axis=1)
+        found = [_listed(intervals.interval(*row)) for row in zip(values, held, strict=True)]
         return dict(zip(label_names, found, strict=True))
 
     def difference(self, pairs: Sequence[tuple[Run, Sequence[Run]]]) -> dict[str, Any]:
@@ -73,10 +77,15 @@ class Uncertainty:
         trials = [(self._trials[run.path][0], [self._trials[p.path][0] for p in partners])
                   for run, partners in pairs]  # fmt: skip
         values = intervals.mean_difference(trials, self.draws)
+        n_groups = self._n_groups(involved)
         return {
-            "interval": _listed(intervals.interval(values)),
-            "p_value": intervals.p_value(values),
+            "interval": _listed(intervals.difference_interval(values, n_groups)),
+            "p_value": intervals.p_value(values, n_groups),
         }
+
+    def _n_groups(self, runs: Sequence[Run]) -> int:
+        """Groups that hold a positive clip, or any clip of a class."""
+        return int(np.any([self._held[run.path] for run in runs], axis=(0, 1)).sum())
 
     def _known(self, runs: Sequence[Run]) -> bool:
         return all(run.path in self._trials for run in runs)

@@ -109,7 +109,7 @@ def table(content: Mapping[str, Any]) -> str:
             f"{row['n']}",
             "–" if row["difference"] is None else f"{row['difference']:+.3f}",
             _span(row["difference_low"], row["difference_high"], "+.3f"),
-            "–" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+            _p(row["p_holm"]),
             "–" if row["difference"] is None else f"{row['better']}/{row['difference_n']}",
         )
         for row in content["rows"]
@@ -240,6 +240,10 @@ def _grouped(
 
 def _span(low: float | None, high: float | None, style: str) -> str:
     return "–" if low is None or high is None else f"{low:{style}} to {high:{style}}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _sd(values: Sequence[float]) -> float | None:
