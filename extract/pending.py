@@ -10,6 +10,7 @@ import numpy as np
 
 from understudy import cache as stores
 from understudy.cache import StoreWriter
+from understudy.cache.places import Listing, listing, spread
 from understudy.extract.plan import file_stamp
 from understudy.extract.prepare import Extraction
 from understudy.index import ClipIndex
@@ -24,13 +25,21 @@ def pending(planned: Extraction, *, remember: bool = False) -> dict[str, dict[in
             hold the same bytes, so that they are not read again. The caller holds the lock.
     """
     tracks = planned.job.tracks
-    reasons: dict[str, dict[int, str]] = {item.track.name: {} for item in tracks}
-    for number in range(planned.n_shards):
+    there = {item.track.name: listing(item.writer.path) for item in tracks}
+
+    def shard_reasons(number: int) -> dict[str, str]:
         clips = _ShardClips(planned.index, tracks[0].writer.rows(number))
-        for item in tracks:
-            reason = _reason(item.writer, number, clips, remember)
-            if reason is not None:
-                reasons[item.track.name][number] = reason
+        found = {
+            name: _reason(item.writer, number, clips, remember, there[name])
+            for name, item in zip(there, tracks, strict=True)
+        }
+        return {name: reason for name, reason in found.items() if reason is not None}
+
+    reasons: dict[str, dict[int, str]] = {name: {} for name in there}
+    shards = range(planned.n_shards)
+    for number, found in enumerate(spread(planned.dataset_dir, shard_reasons, shards)):
+        for name, reason in found.items():
+            reasons[name][number] = reason
     return reasons
 
 
@@ -71,11 +80,13 @@ class _ShardClips:
         return os.path.join(self._index.root, path)  # noqa: PTH118  (a Path takes 5 times as long)
 
 
-def _reason(writer: StoreWriter, number: int, clips: _ShardClips, remember: bool) -> str | None:
-    record = writer.record(number)
+def _reason(
+    writer: StoreWriter, number: int, clips: _ShardClips, remember: bool, there: Listing
+) -> str | None:
+    record = writer.record(number, there)
     if record is None:
         return "not written yet"
-    reason = writer.pending(number, clips.keys, record)
+    reason = writer.pending(number, clips.keys, record, there)
     if reason is not None:
         return reason
     notes = record.get("notes", {})

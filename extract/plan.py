@@ -17,7 +17,7 @@ import pandas as pd
 
 from understudy import schema
 from understudy.cache import Place, StoreWriter, Track, clip_keys, place
-from understudy.cache.places import local_copy
+from understudy.cache.places import kept_copy
 from understudy.cache.store import INDEX
 from understudy.errors import ConfigError
 from understudy.index.file import read_rows
@@ -189,9 +189,8 @@ def shards(
 
 def shard_clips(dataset_dir: str | Place, shards: Iterable[Shard]) -> list[list[Clip]]:
     """Clips of each shard, from the index that the run has saved in `dataset_dir`."""
-    with local_copy(place(dataset_dir) / INDEX) as index:
-        tables = list(read_rows(index, [shard.rows for shard in shards], COLUMNS))
-    return [clips(table) for table in tables]
+    index = kept_copy(place(dataset_dir) / INDEX)
+    return [clips(table) for table in read_rows(index, [shard.rows for shard in shards], COLUMNS)]
 
 
 def clips(table: pd.DataFrame) -> list[Clip]:

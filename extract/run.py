@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,15 +198,13 @@ def _compute(
 
 def _failed_before(planned: Extraction, pending: Set[int]) -> int:
     """Clips that failed in the shards that are kept."""
-    return len(
-        {
-            failure["clip_id"]
-            for item in planned.job.tracks
-            for number in range(planned.n_shards)
-            if number not in pending
-            for failure in (item.writer.record(number) or {}).get("failures", ())
-        }
-    )
+    kept = [number for number in range(planned.n_shards) if number not in pending]
+
+    def failed(number: int) -> set[str]:
+        records = (item.writer.record(number) or {} for item in planned.job.tracks)
+        return {failure["clip_id"] for each in records for failure in each.get("failures", ())}
+
+    return len(set[str]().union(*places.spread(planned.dataset_dir, failed, kept)))
 
 
 def _sweep(dataset_dir: Place) -> None:
@@ -221,18 +220,9 @@ def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
     result = {}
     for path in stores.stores(planned.dataset_dir):
         store = Store.open(path)
-        result[path.name] = found = []
-        for shard in range(min(store.n_shards, planned.n_shards)):
-            with suppress(CacheError):
-                record = read_json(store.record_path(shard))
-                notes = record.get("notes", {})
-                found.append(
-                    {
-                        "failures": record.get("failures", []),
-                        "bytes": sum(file["bytes"] for file in record["files"].values()),
-                        "notes": {name: notes.get(name, 0) for name in COUNTED},
-                    }
-                )
+        shards = range(min(store.n_shards, planned.n_shards))
+        found = places.spread(path, partial(_told, store), shards)
+        result[path.name] = [record for record in found if record is not None]
     records = [record for found in result.values() for record in found]
     failed = {failure["clip_id"] for record in records for failure in record["failures"]}
     clip_ids = planned.index.clips["clip_id"]
@@ -240,6 +230,20 @@ def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
     for record in records:
         record["failures"] = [each for each in record["failures"] if each["clip_id"] in known]
     return result
+
+
+def _told(store: Store, shard: int) -> dict[str, Any] | None:
+    """What the end of a run tells of a commit record; None without one."""
+    try:
+        record = read_json(store.record_path(shard))
+    except CacheError:
+        return None
+    notes = record.get("notes", {})
+    return {
+        "failures": record.get("failures", []),
+        "bytes": sum(file["bytes"] for file in record["files"].values()),
+        "notes": {name: notes.get(name, 0) for name in COUNTED},
+    }
 
 
 def _provenance(

@@ -12,7 +12,8 @@ from functools import partial
 from itertools import chain
 
 from understudy import config, teachers
-from understudy.cache import StoreWriter
+from understudy.cache import StoreWriter, place
+from understudy.cache.places import spread
 from understudy.extract.load import Loaded, load, untouched
 from understudy.extract.plan import (
     ANY_DEVICE,
@@ -51,7 +52,8 @@ def process(
     """
     jobs = {item.track.name: item for item in job.tracks}
     writers = {name: item.writer for name, item in jobs.items()}
-    shards = [shard for shard in shards if not _committed(job, writers, shard)]
+    done = spread(place(job.dataset_dir), partial(_committed, job, writers), shards)
+    shards = [shard for shard, there in zip(shards, done, strict=True) if not there]
     names = {name for shard in shards for name in shard.tracks}
     computing = {
         name: None if (spec := jobs[name].spec) is None else cached_teacher(spec, job.device)

@@ -12,10 +12,13 @@ import soundfile
 from click.testing import CliRunner
 from tests import s3, stores, tiny
 
-from understudy import cache
+from understudy import cache, datasets
 from understudy.cache import lease, objects, places
 from understudy.cli import cli
 from understudy.errors import CacheError
+from understudy.extract import prepare, run
+from understudy.extract.pending import pending
+from understudy.extract.session import Runtime
 
 
 @pytest.fixture
@@ -64,6 +67,32 @@ def test_extraction_writes_what_it_writes_on_a_disk(tmp_path, bucket):
     for path in cache.stores(f"{bucket}/a/{name}"):
         assert cache.verify(path) == []
     assert not (cache.place(bucket) / "a" / name / ".lock").is_file()
+
+
+def test_a_plan_is_a_listing_and_the_records(tmp_path, proxy, bucket):
+    """No request for what a listing says; the index comes once, not once per task."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", rng.normal(0, 0.1, 16000), 16000)
+    index = datasets.load("folder", tmp_path, name="set")
+    teachers = prepare.build(["spectral"])
+
+    def plan():
+        return prepare.prepare(index, teachers, f"{bucket}/c", audio=True, clips_per_shard=1)
+
+    run.run(plan(), Runtime(progress=False))
+    asked = [method for method, path, _ in proxy.requests if path.endswith("/index.parquet")]
+    assert asked[asked.index("PUT") :].count("GET") == 1
+    planned = plan()
+    proxy.requests.clear()
+    assert pending(planned) == {"spectral": {}, "audio": {}}
+    assert len(proxy.requests) == 2 * (1 + 6)
+    status = planned.stores["audio"] / "status/c/4"
+    status.write_bytes(bytes(status.stat().st_size))
+    (planned.stores["spectral"] / "status/c/2").unlink()
+    assert {name: list(found) for name, found in pending(planned).items()} == {
+        "spectral": [2], "audio": [4],
+    }  # fmt: skip
 
 
 def test_training_reads_a_bucket(tmp_path, bucket):

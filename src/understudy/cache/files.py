@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.cache.objects import ObjectPath
-from understudy.cache.places import Place
+from understudy.cache.places import Place, spread
 from understudy.errors import CacheError
 
 PARTIAL = ".partial"
@@ -23,10 +23,10 @@ def write_atomic(path: Place, data: bytes) -> None:
 
 
 def write_all(contents: Mapping[Place, Iterable[bytes | memoryview]]) -> None:
-    """Writes files that each appear whole or not at all, in the order given.
+    """Writes files that each appear whole or not at all, the last one after all others.
 
-    All are written beside their places and flushed to the disk, then renamed one after the other;
-    the renames have reached the disk when this returns.
+    All are written beside their places and flushed to the disk, then renamed in the order given;
+    the renames have reached the disk when this returns. Objects are put side by side.
 
     Args:
         contents: Path to the pieces of its bytes.
@@ -34,12 +34,11 @@ def write_all(contents: Mapping[Place, Iterable[bytes | memoryview]]) -> None:
     Raises:
         CacheError: The system refuses (disk full, no permission).
     """
-    local: dict[Path, Iterable[bytes | memoryview]] = {}
-    for path, pieces in contents.items():
-        if isinstance(path, ObjectPath):
-            path.write_bytes(b"".join(bytes(piece) for piece in pieces))
-        else:
-            local[path] = pieces
+    objects = [path for path in contents if isinstance(path, ObjectPath)]
+    for some in (objects[:-1], objects[-1:]):
+        if some:
+            spread(some[0], lambda path: path.write_bytes(b"".join(contents[path])), some)
+    local = {path: pieces for path, pieces in contents.items() if isinstance(path, Path)}
     if local:
         _write_files(local)
 

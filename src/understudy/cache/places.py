@@ -8,7 +8,8 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,11 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from understudy.cache.objects import ObjectPath
+from understudy.cache.objects import ObjectPath, Stat
+from understudy.errors import CacheError
 
 Place = Path | ObjectPath
+Listing = Mapping[Place, Stat] | None
 Span = tuple[Place, int, int]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -85,6 +88,14 @@ def spread(where: Place, function: Callable[[Item], Result], items: Iterable[Ite
 @lru_cache(maxsize=1)
 def _pool(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="understudy-read")
+
+
+def listing(where: Place) -> Listing:
+    """The objects below a place, by one request in place of one for each; None for a folder, whose
+    files are looked at one by one."""
+    if isinstance(where, ObjectPath):
+        return {path: path.stat() for path in where.rglob("*")}
+    return None
 
 
 def read(where: Place, start: int, stop: int) -> memoryview:
@@ -170,3 +181,28 @@ def local_copy(where: Place) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             copy.write_bytes(where.read_bytes())
         yield copy
+
+
+_keeping = threading.Lock()
+_kept: dict[ObjectPath, tuple[Stat, int]] = {}  # as it was, and the descriptor of the copy
+
+
+def kept_copy(where: Place) -> Path:
+    """A file of this machine with the same bytes, brought here once per process for as long as it
+    stays as it is; CacheError if it cannot be."""
+    if isinstance(where, Path):
+        return where
+    with _keeping:
+        try:
+            seen = where.stat()
+            known, descriptor = _kept.get(where, (None, -1))
+            if known != seen:
+                with tempfile.TemporaryFile() as file:  # it has no name: nothing is left of it
+                    file.write(where.read_bytes())
+                    file.flush()
+                    _kept[where] = seen, os.dup(file.fileno())
+                if known is not None:
+                    os.close(descriptor)
+        except OSError as error:
+            raise CacheError(f"cannot read {where}: {error.strerror or error}") from None
+        return Path(f"/proc/self/fd/{_kept[where][1]}")

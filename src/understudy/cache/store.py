@@ -8,7 +8,7 @@ import numpy as np
 
 from understudy import schema
 from understudy.cache import layout, places
-from understudy.cache.files import read_json
+from understudy.cache.files import parse_json, read_json
 from understudy.cache.objects import ObjectPath
 from understudy.cache.places import Place
 from understudy.errors import CacheError
@@ -45,9 +45,12 @@ class Store:
             CacheError: No store, one of a newer schema, or metadata that break the schema.
         """
         path = places.place(path)
-        if not (path / METADATA).is_file():
-            raise CacheError(f"{path}: no store (there is no {METADATA})")
-        group = read_json(path / METADATA)
+        try:
+            group = parse_json((path / METADATA).read_bytes(), path / METADATA)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CacheError(f"{path}: no store (there is no {METADATA})") from None
+        except OSError as error:
+            raise CacheError(f"cannot read {path / METADATA}: {error.strerror}") from None
         attributes = group.get("attributes")
         if group.get("node_type") != "group" or not isinstance(attributes, dict):
             raise CacheError(f"{path}: not a Zarr v3 group with attributes")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from understudy import schema
-from understudy.cache import files, layout
+from understudy.cache import files, layout, places
 from understudy.cache.identity import Track, differences
-from understudy.cache.places import Place, place
+from understudy.cache.places import Listing, Place, place
 from understudy.cache.store import METADATA, Store
 from understudy.errors import CacheError
 from understudy.schema import Kind
@@ -156,9 +156,16 @@ class StoreWriter:
         files.write_all({store.chunk_path(name, shard): pieces for name, pieces in encoded.items()})
         files.write_json(store.record_path(shard), full)
 
-    def record(self, shard: int) -> dict[str, Any] | None:
-        """The shard's commit record; None if there is none or it cannot be read."""
+    def record(self, shard: int, listing: Listing = None) -> dict[str, Any] | None:
+        """The shard's commit record; None if there is none or it cannot be read.
+
+        Args:
+            shard: Its number.
+            listing: Of the store, see `pending`.
+        """
         path = self._store.record_path(shard)
+        if listing is not None and path not in listing:
+            return None
         try:
             record = files.read_json(path)
             schema.load().check_record(record, str(path))
@@ -176,6 +183,7 @@ class StoreWriter:
         shard: int,
         clip_keys: np.ndarray | None = None,
         record: Mapping[str, Any] | None = None,
+        listing: Listing = None,
     ) -> str | None:
         """Why a shard must be written (again); None if it is committed.
 
@@ -183,8 +191,10 @@ class StoreWriter:
             shard: Its number.
             clip_keys: uint64 (clip,) of its rows by the index; None compares the files alone.
             record: Its commit record, if it was read already.
+            listing: `places.listing` of the store's place: an object that is not newer than the
+                record, and of its size, is taken for the one committed without being read.
         """
-        record = record or self.record(shard)
+        record = record or self.record(shard, listing)
         if record is None:
             return "not written yet"
         if record["shard"] != shard or record["identity_sha256"] != self.identity_sha256:
@@ -197,14 +207,25 @@ class StoreWriter:
             gone = len(old - set(wanted))
             return f"its clips changed ({new} new, {gone} gone)" if new or gone else "clips moved"
         for name in self.kind.arrays:
-            path = self._store.chunk_path(name, shard)
+            path, wanted = self._store.chunk_path(name, shard), record["files"].get(name)
+            if wanted and self._as_committed(path, wanted["bytes"], shard, listing):
+                continue
             try:
                 size, crc = layout.tail(path)
             except OSError:
                 return f"{path} is missing"
-            if record["files"].get(name) != {"bytes": size, "crc32c": crc}:
+            if wanted != {"bytes": size, "crc32c": crc}:
                 return f"{path} is not the file that was committed"
         return None
+
+    def _as_committed(self, path: Place, n_bytes: int, shard: int, listing: Listing) -> bool:
+        """Whether a listing says enough of a file: its size, and that the record came after it."""
+        if listing is None or path not in listing:
+            return False
+        record = listing.get(self._store.record_path(shard))
+        found = listing[path]
+        in_time = record is not None and found.st_mtime_ns <= record.st_mtime_ns
+        return found.st_size == n_bytes and in_time
 
     def committed(self, shard: int, clip_keys: np.ndarray | None = None) -> bool:
         """Whether the shard is written, of these clips, and whole."""
@@ -222,7 +243,11 @@ class StoreWriter:
         current = Store.open(self.path)
         if current.attributes["complete"] and current.sizes == self._store.sizes:
             return True
-        if not all(self.committed(shard) for shard in range(self.n_shards)):
+        listing = places.listing(self.path)
+        reasons = places.spread(
+            self.path, lambda shard: self.pending(shard, listing=listing), range(self.n_shards)
+        )
+        if any(reasons):
             return False
         if current.sizes["n_clips"] > self.sizes["n_clips"]:
             self._mark_incomplete()
