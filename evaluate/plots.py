@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -30,6 +31,8 @@ WIDTH_IN = 10.0
 BARS_AT_MOST = 90
 """Beyond this many bars a per-class figure has dots instead."""
 POINTS_PER_LINE = 300
+LINES_AT_MOST = 24
+"""Beyond this many lines they are drawn fainter."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,12 @@ def comparison(bars: Sequence[Bar], metric: str, baseline: float | None) -> Mark
         highest = max(reached, default=1.0)
         for y, bar in enumerate(bars):
             if bar.values:
-                mean = float(np.mean(bar.values))
+                mean = fmean(bar.values)
                 left.barh(y, mean, height=0.56, color=colour(bar.system), alpha=bar.opacity)
                 _runs(left, y, bar.values, bar.interval)
                 left.text(highest * 1.04, y, f"{mean:.3f}", va="center", color=INK)
             if bar.differences:
-                mean = float(np.mean(bar.differences))
+                mean = fmean(bar.differences)
                 _runs(right, y, bar.differences, bar.difference_interval)
                 right.plot(mean, y, "D", ms=7, color=colour(bar.system), zorder=5, mec=SURFACE)
         left.set_xlim(0, highest * 1.16)
@@ -191,9 +194,10 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> Markup
     with _figure(0.3 + 2.5 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (title, lines) in zip(grid, panels, strict=False):
+            style = {"lw": 1.3} if len(lines) <= LINES_AT_MOST else {"lw": 0.9, "alpha": 0.45}
             for line in lines:
                 x, y = _thinned(line)
-                axes.plot(x, y, color=colour(line.system), lw=1.3, solid_joinstyle="round")
+                axes.plot(x, y, color=colour(line.system), solid_joinstyle="round", **style)
                 if len(x) == 1:
                     axes.plot(x, y, "o", ms=3.5, color=colour(line.system))
             axes.set_title(title, loc="left")
@@ -229,7 +233,8 @@ def per_class(
                 axes.barh(y + offset, shown, **bars)
                 for place, found in zip(y + offset, one.intervals, strict=False):
                     if found is not None:
-                        axes.plot(found, [place, place], color=INK, lw=0.9, alpha=0.8, zorder=3)
+                        for code, width in ((SURFACE, 2.2), (INK, 0.9)):
+                            axes.plot(found, [place, place], color=code, lw=width, zorder=3)
             else:
                 dots = {"color": colour(one.system), "alpha": one.opacity, "mec": SURFACE}
                 axes.plot(x, y, "o", ms=5.5, mew=0.6, clip_on=False, **dots)

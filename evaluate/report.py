@@ -247,10 +247,11 @@ def _intervals(table: dict[str, Any]) -> str:
         return f"There are no intervals: {again}, or they are of a single group."
     absent = any(row["interval"] is None for row in table["rows"])
     return (
-        f"Intervals: {how['n_resamples']:,} resamples of {how['n_groups']:,} groups of clips "
-        "(recordings, artists) and of the runs of each fold, the same ones for all systems. They "
-        "hold for other clips and seeds, not for other training clips; with one run a fold, for "
-        "these very models. p: two-sided, of no difference, corrected for the number of systems "
+        f"Intervals: Wilson's, spread by {how['n_resamples']:,} resamples of {how['n_groups']:,} "
+        "groups of clips (recordings, artists) and of the runs of each fold, the same ones for all "
+        "systems. They hold for other clips and seeds, not for other training clips; with one run "
+        "a fold, for these very models. p: two-sided, of no difference (Student's t), corrected "
+        "for the number of systems "
         f"(Holm).{f' None where {again}.' if absent else ''}"
     )
 
