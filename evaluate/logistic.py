@@ -27,6 +27,8 @@ MAX_INNER = 100
 TOLERANCE = 1e-5
 """A label has converged with a step that promised less than this share of its objective; what is
 then left to gain is about a hundredth of that."""
+ROUGH = 1e-3
+"""Tolerance that is enough to compare values of C by their predictions."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Problem:
         self._beta = torch.zeros(self._x.shape[1], self._y.shape[1])
 
     @torch.no_grad()
-    def fit(self, c: float) -> Solution:
-        """The optimum for one C."""
+    def fit(self, c: float, tolerance: float = TOLERANCE) -> Solution:
+        """The optimum for one C, to a tolerance as of `TOLERANCE`."""
         penalty = torch.full((len(self._beta), 1), 1 / c)
         penalty[-1] = 0
         active = torch.arange(self._y.shape[1])
@@ -82,7 +84,7 @@ class Problem:
                 length = torch.where(too_far, length / 2, length)
             self._beta[:, active] = beta + length * change
             logits[:, active] = z + length * moved
-            active = active[-slope / 2 > TOLERANCE * value]
+            active = active[-slope / 2 > tolerance * value]
             if not len(active):
                 break
         converged = np.ones(self._y.shape[1], bool)
@@ -149,8 +151,8 @@ class Problem:
 def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Axes (channel, axis) and their squared singular values (axis,); no more axes than clips."""
     if len(x) >= x.shape[1]:
-        values, axes = torch.linalg.eigh((x.T @ x).double())
-        return axes.float(), values.clamp(min=0).float()
+        values, axes = torch.linalg.eigh(x.T @ x)
+        return axes, values.clamp(min=0)
     y = x.double()
     values, vectors = torch.linalg.eigh(y @ y.T)
     kept = values > 1e-10 * values[-1].clamp(min=1e-300)

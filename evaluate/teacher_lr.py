@@ -22,6 +22,9 @@ from understudy.index import ClipIndex
 SYSTEM = "teacher_lr"
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Values of C, the inverse of the regularisation's strength."""
+FALL = 0.02
+"""Two values of C in a row that validate worse than the best, the second by this much: larger ones,
+which take longest to fit, are not tried."""
 SILENCE_DB = -70.0
 NEVER = -1e3
 """Logit of a class that is never predicted: its softmax is 0."""
@@ -124,12 +127,21 @@ def fit_chosen(
 ) -> tuple[Model, dict[str, Any]]:
     """Chooses C on the validation clips and refits on both sets of (features, labels).
 
+    Values of C are tried in rising order, each from the solution of the last and to
+    `logistic.ROUGH`, until validation falls (see `FALL`); the refit goes on to the optimum, to
+    `logistic.TOLERANCE`.
+
     Returns:
-        The model, and `c`, `metric` and `value` of validation, `grid` of all values, `n_clips`,
-        `constant_labels`, `n_unconverged`.
+        The model, and `c`, `metric` and `value` of validation, `grid` of all values tried,
+        `n_clips`, `constant_labels`, `n_unconverged`.
     """
     regression = Regression(*train, index, silence_db)
-    values = {c: value(regression.fit(c).predict(valid[0]), valid[1]) for c in sorted(grid)}
+    values: dict[float, float] = {}
+    for c in sorted(grid):
+        found = regression.fit(c, logistic.ROUGH).predict(valid[0])
+        values[c] = value(found, valid[1])
+        if _falls([*values.values()]):
+            break
     chosen = max(values, key=lambda c: (values[c], -c))  # of equals the most regularised
     x, y = (np.concatenate(pair) for pair in zip(train, valid, strict=True))
     regression = Regression(x, y, index, silence_db)
@@ -185,11 +197,11 @@ class Regression:
         x = (features - self.mean) / self.std
         self._problem = logistic.Problem(x, targets) if enough else None
 
-    def fit(self, c: float) -> Model:
-        """The optimum for one C."""
+    def fit(self, c: float, tolerance: float = logistic.TOLERANCE) -> Model:
+        """The optimum for one C, to a tolerance as of `logistic.TOLERANCE`."""
         weight, bias = np.zeros((len(self._bias), len(self.mean))), self._bias.copy()
         if self._problem is not None:
-            found = self._problem.fit(c)
+            found = self._problem.fit(c, tolerance)
             self.n_unconverged = int((~found.converged).sum())
             weight[self._fitted], bias[self._fitted] = found.weight, found.bias
             if self._two_classes:
@@ -245,6 +257,11 @@ def value(scores: np.ndarray, labels: np.ndarray) -> float:
     if np.isnan(found):
         raise DataError("no clip has a known positive label: mAP is not defined, C not chosen")
     return found
+
+
+def _falls(values: list[float]) -> bool:
+    best = max(values)
+    return all(v < best for v in values[-2:]) and values[-1] <= best - FALL
 
 
 def _record(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +18,7 @@ from understudy.evaluate import logistic, teacher_lr
 from understudy.evaluate.predictions import Place
 from understudy.evaluate.runs import Run
 from understudy.evaluate.score import score, score_on
+from understudy.index import ClipIndex
 
 TASKS = ("multi-label", "single-label")
 
@@ -210,3 +212,34 @@ def test_another_index_than_the_one_trained_on_is_refused(tmp_path: Path) -> Non
     run = Run.read(fitted(tmp_path))
     with pytest.raises(UnderstudyError, match="training clips could be among the tested"):
         score_on(run, tiny.index(24), Place(tmp_path / "cache"))
+
+
+def test_large_c_is_not_tried_once_validation_falls_and_the_refit_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    n_clips, n_valid = 240, 80
+    x = rng.normal(size=(n_clips, 60))
+    labels = np.where(x[:, :2] + 1.5 * rng.normal(size=(n_clips, 2)) > 0, 1, -1).astype(np.int8)
+    rows = [str(row) for row in range(n_clips)]
+    clips = pd.DataFrame({"clip_id": rows, "path": rows})
+    index = ClipIndex("noisy", clips, labels, ("a", "b"), Path())
+    parts = [(x[rows], labels[rows]) for rows in (slice(n_valid, None), slice(n_valid))]
+    model, about = teacher_lr.fit_chosen(*parts, index)
+    values = [entry["value"] for entry in about["grid"]]
+    assert len(values) < len(teacher_lr.GRID)
+    assert values[-1] <= max(values) - teacher_lr.FALL
+    # Nothing that was left out would have been chosen.
+    regression = teacher_lr.Regression(*parts[0], index, silence_db=-70)
+    for c in teacher_lr.GRID[len(values) :]:
+        found = teacher_lr.value(regression.fit(c).predict(parts[1][0]), parts[1][1])
+        assert found < about["value"]
+    scaled = (x - model.mean) / model.std
+    for k, y in enumerate(labels.T):
+        exact = LogisticRegression(C=about["c"], max_iter=20_000, tol=1e-9).fit(scaled, y)
+        ours, best = (
+            np.logaddexp(0, -y * (scaled @ weight + bias)).sum() + weight @ weight / 2 / about["c"]
+            for weight, bias in (
+                (model.weight[k], model.bias[k]),
+                (exact.coef_[0], exact.intercept_[0]),
+            )
+        )
+        assert ours == pytest.approx(best, rel=1e-4)
