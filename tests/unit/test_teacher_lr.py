@@ -222,15 +222,15 @@ def test_large_c_is_not_tried_once_validation_falls_and_the_refit_is_exact() -> 
     rows = [str(row) for row in range(n_clips)]
     clips = pd.DataFrame({"clip_id": rows, "path": rows})
     index = ClipIndex("noisy", clips, labels, ("a", "b"), Path())
-    parts = [(x[rows], labels[rows]) for rows in (slice(n_valid, None), slice(n_valid))]
-    model, about = teacher_lr.fit_chosen(*parts, index)
+    train, valid = (x[n_valid:], labels[n_valid:]), (x[:n_valid], labels[:n_valid])
+    model, about = teacher_lr.fit_chosen(train, valid, index)
     values = [entry["value"] for entry in about["grid"]]
     assert len(values) < len(teacher_lr.GRID)
     assert values[-1] <= max(values) - teacher_lr.FALL
     # Nothing that was left out would have been chosen.
-    regression = teacher_lr.Regression(*parts[0], index, silence_db=-70)
+    regression = teacher_lr.Regression(*train, index, silence_db=-70)
     for c in teacher_lr.GRID[len(values) :]:
-        found = teacher_lr.value(regression.fit(c).predict(parts[1][0]), parts[1][1])
+        found = teacher_lr.value(regression.fit(c).predict(valid[0]), valid[1])
         assert found < about["value"]
     scaled = (x - model.mean) / model.std
     for k, y in enumerate(labels.T):
