@@ -18,6 +18,7 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
 }
 HOST = "127.0.0.1"
+ANSWERS = {"error": 500, "deny": 403}
 
 
 @contextlib.contextmanager
@@ -56,8 +57,8 @@ class Proxy:
 
     Attributes:
         url: Its own address.
-        fault: Called with method and path; "error" answers 500, "truncate" breaks the body off,
-            "drop" ends the connection, "" does no harm.
+        fault: Called with method and path; "error" answers 500, "deny" 403, "truncate" breaks the
+            body off, "drop" ends the connection, "" does no harm.
         delay_s: Before each request.
         requests: Method, path and Range of all that came.
     """
@@ -100,8 +101,8 @@ class Proxy:
         if fault == "drop":
             request.close_connection = True
             return
-        if fault == "error":
-            request.send_response(500)
+        if fault in ANSWERS:
+            request.send_response(ANSWERS[fault])
             request.send_header("Content-Length", "0")
             request.end_headers()
             return

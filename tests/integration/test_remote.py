@@ -2,9 +2,11 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -114,8 +116,21 @@ def test_training_reads_a_bucket(tmp_path, bucket):
     assert runs["here"] == runs["there"]
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Requests are repeated as often as ever, at once."""
+    no_time = timedelta(milliseconds=1)
+    monkeypatch.setitem(
+        objects.RETRIES, "backoff", {"init_backoff": no_time, "max_backoff": no_time}
+    )
+    monkeypatch.setattr(objects, "FIRST_WAIT_S", 0.001)
+    objects._store.cache_clear()
+    yield
+    objects._store.cache_clear()
+
+
 @pytest.mark.parametrize("fault", ["error", "truncate", "drop"])
-def test_what_fails_is_repeated(proxy, bucket, fault):
+def test_what_fails_is_repeated(proxy, bucket, impatient, fault):
     """Every third request fails, of those that write and those that read."""
     asked = []
 
@@ -130,17 +145,27 @@ def test_what_fails_is_repeated(proxy, bucket, fault):
     assert cache.verify(path) == []
 
 
-def test_a_store_that_never_answers_is_told(proxy, bucket, monkeypatch):
+def test_a_store_that_never_answers_is_told(proxy, bucket, impatient, monkeypatch):
     path, _ = stores.make(cache.place(bucket), stores.track())
-    monkeypatch.setitem(objects.RETRIES, "max_retries", 1)
-    objects._store.cache_clear()
     proxy.fault = lambda method, path: "error"
     with pytest.raises(CacheError, match=r"the request failed.*500"):
         cache.CacheReader(path)
     proxy.fault = lambda method, path: "truncate" if method == "GET" else ""
     with pytest.raises(CacheError, match="the request failed"):
         cache.CacheReader(path)
-    objects._store.cache_clear()
+    proxy.fault = lambda method, path: "deny"
+    for words in (("list", path.parent), ("verify", path), ("mirror", path, "here")):
+        result = CliRunner().invoke(cli, ["cache", *map(str, words)])
+        assert isinstance(result.exception, CacheError), result
+        assert "access denied. Credentials come from the environment" in str(result.exception)
+        assert "\n" not in str(result.exception)
+    with socket.socket() as nobody:
+        nobody.bind((s3.HOST, 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3.HOST}:{nobody.getsockname()[1]}")
+        objects._store.cache_clear()
+        with pytest.raises(CacheError, match="the request failed, and so did repeating it") as told:
+            cache.CacheReader(path)
+    assert "\n" not in str(told.value)
 
 
 def test_a_batch_is_one_round_of_ranges(proxy, bucket):
