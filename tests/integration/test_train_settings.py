@@ -43,8 +43,15 @@ def steps(run_dir):
     return [line for line in runlog.read(run_dir / "log.jsonl") if line["kind"] == "step"]
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("student", ["sc-cnn", "hcnn"])
+@pytest.mark.parametrize(
+    ("student", "system"),
+    [
+        pytest.param(student, system, marks=[pytest.mark.soak] * (student == "sc-cnn" and dear))
+        for student in ("sc-cnn", "hcnn")
+        for system in SYSTEMS
+        for dear in [system not in ("baseline", "dc_linear")]
+    ],
+)
 def test_bf16_stays_finite_and_near(tmp_path, index, cache_dir, system, student):
     chosen: Any = {"student": {"name": student}, "optim": {"max_steps": 3}}
     run(index, cache_dir, tmp_path / "full", system, **chosen)
