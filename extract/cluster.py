@@ -35,6 +35,11 @@ CONNECT_S = 10.0  # patience with a scheduler that does not answer
 STOP_S = 60.0  # patience with tasks that were asked to stop
 IDLE_S = 0.2  # between two looks at the scheduler while no task ends
 DEATHS = 3  # of a task's workers before it is given up
+RETURN = "1 hour"  # patience with a worker process that is started again
+ENDED = {"closing", "closed", "failed"}  # states of a worker, or its keeper, that stay
+
+
+LOST = "the dask scheduler went away; the same command continues"
 
 
 class WorkersDied(CacheError):
@@ -66,12 +71,22 @@ def connect(
 
     with ExitStack() as stack:
         if scheduler is not None:
-            yield stack.enter_context(_reached(scheduler))
+            client = stack.enter_context(_reached(scheduler))
+            with _answering(client):
+                yield client
             return
         apart = processes or workers > 1
-        environment = {"distributed.nanny.pre-spawn-environ": CHILD_ENVIRONMENT}
+        settings: dict[str, Any] = {
+            "distributed.nanny.pre-spawn-environ": CHILD_ENVIRONMENT,
+            # By default a process that is not back after 15 s is given up: a busy machine is slower
+            "distributed.deploy.lost-worker-timeout": RETURN,
+        }
+        if not apart:
+            # Standing still (a laptop asleep) would cost the only worker, which nobody replaces.
+            settings["distributed.scheduler.worker-ttl"] = None
+        stack.enter_context(dask.config.set(settings))
         # The cluster is entered before Ctrl-C is heard again, so that it is closed in any case.
-        with deaf(), dask.config.set(environment):
+        with deaf():
             cluster = stack.enter_context(_local(workers, slots, apart, device))
         stack.enter_context(one_thread())
         yield stack.enter_context(Client(cluster))
@@ -84,6 +99,20 @@ def _reached(scheduler: str) -> "Client":
         return Client(scheduler, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         raise ConfigError(f"no dask scheduler answers at '{scheduler}' ({error})") from None
+
+
+@contextmanager
+def _answering(client: "Client") -> Iterator[None]:
+    """Turns the errors of a connection that broke into SchedulerLost."""
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except (OSError, CancelledError) as error:
+        broke = isinstance(error, CommClosedError | CancelledError)
+        if broke or client.status != "running":
+            raise SchedulerLost(f"{LOST} ({error})") from None
+        raise
 
 
 def _local(workers: int, slots: int, apart: bool, device: str) -> Any:
@@ -186,13 +215,16 @@ class Pool:
 
         Raises:
             SchedulerLost: The cluster went away.
+            CacheError: All workers of a cluster made here have ended, and none comes back.
         """
         while self._works:
             try:
                 future = self._ended.get(timeout=IDLE_S)
             except queue.Empty:
                 if self.client.status != "running":
-                    raise SchedulerLost("the dask scheduler went away") from None
+                    raise SchedulerLost(LOST) from None
+                if _deserted(self.client):
+                    raise CacheError("all workers have ended; the same command continues") from None
                 idle()
                 continue
             work = self._works.pop(future)
@@ -207,7 +239,7 @@ class Pool:
         except KilledWorker:
             return WorkersDied("workers died again and again at one task: probably out of memory")
         except (CommClosedError, CancelledError) as error:
-            raise SchedulerLost(f"the dask scheduler went away ({error})") from None
+            raise SchedulerLost(f"{LOST} ({error})") from None
         except Exception as error:
             return error
 
@@ -215,12 +247,12 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._works or self.client.status != "running":
+        if not self._works or self.client.status != "running" or _deserted(self.client):
             return
         from distributed import wait
 
-        self._stop.set()
-        with suppress(TimeoutError, CancelledError):
+        with suppress(OSError, CancelledError):  # whatever happens to the scheduler meanwhile
+            self._stop.set()
             wait(list(self._works), timeout=STOP_S)
 
 
@@ -238,6 +270,14 @@ def stop_requested(name: str) -> Callable[[], bool]:
         return bool(stop.is_set())
 
     return asked
+
+
+def _deserted(client: "Client") -> bool:
+    """Whether the cluster was made here and none of its workers will do anything more."""
+    cluster: Any = client.cluster
+    if cluster is None:
+        return False
+    return all(worker.status.name in ENDED for worker in list(cluster.workers.values()))
 
 
 def threads(client: "Client") -> int:

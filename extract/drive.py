@@ -1,11 +1,13 @@
 """What becomes of a run's tasks: done, tried again, or searched for the clip to blame."""
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import CacheError, DataError, UnderstudyError
-from understudy.extract.cluster import Pool, WorkersDied
+from understudy.extract.cluster import Pool, WorkersDied, threads
 from understudy.extract.plan import Job, Shard, shard_clips
 from understudy.extract.progress import Progress
 from understudy.extract.task import GpuLost, Hung, Outcome, run_apart, run_task, this_process
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 RETRIES = 2  # of a task that fails on an error, not a clip
 RETRY_S = 1.0  # before the first; four times as long before each further one
+LOOK_S = 5.0  # between two looks whether there are workers, while nothing ends
 DEADLY = (WorkersDied, Hung, GpuLost, MemoryError)
 
 
@@ -58,6 +61,7 @@ class Drive:
         self._seen = Progress(failed=failed)  # of all
         self._on_progress = on_progress
         self._client = client
+        self._looked, self._deserted = time.monotonic(), False
         self._pool = Pool(client, f"understudy-{job.run_id}")
 
     def run(self, tasks: Sequence[tuple[Shard, ...]]) -> Progress:
@@ -73,12 +77,13 @@ class Drive:
             try:
                 for task in tasks:
                     self._submit(Work(shards=task))
-                for work, result in self._pool.results(self._check):
+                for work, result in self._pool.results(self._idle):
                     self._settle(work, result)
                     self._check()
             finally:
                 if self._client.status == "running":
-                    self._client.unsubscribe_topic(topic)
+                    with suppress(OSError):
+                        self._client.unsubscribe_topic(topic)
         return self.done
 
     def _submit(self, work: Work, delay_s: float = 0.0) -> None:
@@ -93,6 +98,17 @@ class Drive:
         step = Progress(**event[1]["done"])
         self._seen += step
         self._on_progress(step, len(self._pool))
+
+    def _idle(self) -> None:
+        """Checks, and says so where nobody is left to work."""
+        self._check()
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        deserted = not threads(self._client)
+        if deserted and not self._deserted:
+            self.say("no worker is left: waiting for one to join the scheduler")
+        self._deserted = deserted
 
     def _check(self) -> None:
         if self.most_failures is not None and self._seen.failed > self.most_failures:

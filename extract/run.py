@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from understudy import audio as codecs
 from understudy import cache as stores
 from understudy.cache import Place, StoreWriter, places
-from understudy.cache.files import read_json
+from understudy.cache.files import partials, read_json, remove
 from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError
 from understudy.extract import ledger, plan, profile
@@ -151,6 +151,7 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
         try:
             if shards:
                 done = _compute(planned, shards, session, say)
+                _sweep(planned.dataset_dir)
         except BaseException:
             with suppress(CacheError):  # the disk may be full: what went wrong first is told
                 ledger.save(planned.dataset_dir / LEDGER, ledger.lines(_records(planned)))
@@ -208,10 +209,8 @@ def _failed_before(planned: Extraction, pending: Set[int]) -> int:
 
 
 def _sweep(dataset_dir: Place) -> None:
-    """Removes what a killed run left half-written beside the stores (they sweep themselves)."""
-    for pattern in (".*.partial", ".*.part"):
-        for path in dataset_dir.glob(pattern):
-            path.unlink(missing_ok=True)
+    """Removes what processes that were killed left half-written, be it in this very run."""
+    remove(*partials(dataset_dir), *dataset_dir.glob(".*.part"))
 
 
 def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
