@@ -62,7 +62,9 @@ class ShardTrack:
         self.job, self.teacher, self.clips = job, teacher, clips
         self.batch_windows = batch_windows
         self.fill = 0 if teacher is None else np.nan
-        shape = (len(clips), track.max_frames) + (() if teacher is None else (track.dim,))
+        # Concat stores no padding: the shard's own clips say how wide its rows become.
+        width = 1 if track.layout == schema.CONCAT else track.max_frames
+        shape = (len(clips), width) + (() if teacher is None else (track.dim,))
         self.data = np.full(shape, self.fill, track.dtype)
         self.n_frames = np.zeros(len(clips), np.uint32)
         self.levels = None if teacher is None else np.full(shape[:2], np.nan, np.float16)
@@ -144,7 +146,19 @@ class ShardTrack:
             self.failures[row] = Failure(status="undecodable", reason=reason)
             return False
         self.n_frames[row] = frames
+        width = self.data.shape[1]
+        if frames > width:
+            self._widen(min(capacity, max(frames, 2 * width)) - width)
         return True
+
+    def _widen(self, by: int) -> None:
+        def wider(values: np.ndarray, fill: float) -> np.ndarray:
+            added = np.full((len(values), by, *values.shape[2:]), fill, values.dtype)
+            return np.concatenate([values, added], axis=1)
+
+        self.data = wider(self.data, self.fill)
+        self.levels = None if self.levels is None else wider(self.levels, np.nan)
+        self.centres = None if self.centres is None else wider(self.centres, np.nan)
 
     def _infer(self, length: int) -> None:
         """Has the windows of one length computed; keeps what was computed before them."""

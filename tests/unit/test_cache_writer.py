@@ -124,6 +124,22 @@ def test_writing_again_gives_the_same_bytes_whatever_lies_in_the_padding(tmp_pat
     assert stores.array_files(writer.path) == stores.array_files(path)
 
 
+@pytest.mark.parametrize("kind", ["embedding", "audio"])
+def test_concat_takes_payloads_without_the_padding_of_longer_clips_elsewhere(tmp_path, kind):
+    track = stores.track(kind, layout="concat")
+    held = stores.contents(track, 10)
+    held.n_frames[:] = np.minimum(held.n_frames, 3)
+    writers = [
+        cache.StoreWriter.open_or_create(tmp_path / name, track, 10, 4) for name in ("b", "c")
+    ]
+    stores.write_pending(writers[0], held)
+    held.data = held.data[:, :3]
+    held.level_db = None if held.level_db is None else held.level_db[:, :3]
+    stores.write_pending(writers[1], held)
+    narrow, wide = (stores.array_files(writer.path) for writer in reversed(writers))
+    assert narrow == wide
+
+
 def test_opening_a_complete_store_changes_nothing(tmp_path):
     path, held = stores.make(tmp_path, stores.track())
     before = {file: file.stat() for file in path.rglob("*")}

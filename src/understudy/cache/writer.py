@@ -24,7 +24,8 @@ class ShardPayload:
     """One shard of one track, rows in the order of the index.
 
     Attributes:
-        data: (clip, frame, channel), or (clip, sample) for audio, in the storage dtype.
+        data: (clip, frame, channel), or (clip, sample) for audio, in the storage dtype. In the
+            layout concat, frames may end with those of the payload's own longest clip.
         n_frames: (clip,) valid frames or samples; what lies beyond is replaced by the fill value.
         status: (clip,) codes of the schema; rows that are not ok are replaced by the fill value.
         clip_key: (clip,) uint64, from `clip_key`.
@@ -311,7 +312,10 @@ class StoreWriter:
         contract = schema.load()
         bad = payload.status != contract.code("ok")
         n_frames = np.where(bad, 0, payload.n_frames)
-        padded = np.arange(self.sizes["max_frames"]) >= n_frames[:, None]
+        sizes = {**self.sizes, "n_clips": n_rows}
+        if self._concat:  # stores no padding
+            sizes["max_frames"] = payload.data.shape[1]
+        padded = np.arange(sizes["max_frames"]) >= n_frames[:, None]
         contents = {}
         for name, array in self.kind.arrays.items():
             if name == "offset":
@@ -320,7 +324,7 @@ class StoreWriter:
                 continue
             values = payload.data if array.inner else getattr(payload, name)
             dense = self._dense.arrays[name]
-            meta = dense.metadata({**self.sizes, "n_clips": n_rows}, self.dtype, {})
+            meta = dense.metadata(sizes, self.dtype, {})
             assert values.shape == tuple(meta["shape"]), (name, values.shape, meta["shape"])
             assert values.dtype == meta["data_type"], (name, values.dtype, meta["data_type"])
             if name != "n_frames" and values.ndim > 1 and self._concat:
@@ -331,7 +335,8 @@ class StoreWriter:
                 values = values.copy()
                 values[padded] = array.fill_value
             contents[name] = np.ascontiguousarray(values)
-        assert n_frames.max(initial=0) <= self.sizes["max_frames"], n_frames.max()
+        room = min(sizes["max_frames"], self.sizes["max_frames"])
+        assert n_frames.max(initial=0) <= room, n_frames.max()
         if self._concat:
             assert n_frames.sum() <= self.sizes["shard_frames"], n_frames.sum()
         return contents
