@@ -91,7 +91,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             pass
     if hint is int and type(value) is float and value.is_integer() and math.isfinite(value):
         return int(value)
-    if hint is Path and isinstance(value, str):
+    if hint is Path and isinstance(value, str | Path):
         return Path(value)
     raise ConfigError(f"{where}: wanted {getattr(hint, '__name__', hint)}, found {value!r}")
 

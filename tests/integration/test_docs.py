@@ -44,13 +44,18 @@ SHELL = {"cd", "ls", "cat", "find", "export"}
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings, a cache of them, an ESC-50 and the studies."""
     path = tmp_path_factory.mktemp("stand")
+    lines = ["path,label,split"]
     for label, hz in (("kick", 60), ("snare", 900)):
-        for letter in "abc":
+        for letter, split in zip(
+            "abcdefghijkl", ["train"] * 8 + ["valid", "test"] * 2, strict=True
+        ):
             _sound(path / "recordings" / label / f"{letter}.wav", hz, seconds=2.0)
+            lines.append(f"{label}/{letter}.wav,{label},{split}")
+    (path / "recordings" / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
     _sound(path / "my-recording.wav", 300, seconds=3.0)
     _esc50(path / "ESC-50")
     shutil.copytree(ROOT / "studies", path / "studies")
-    index = datasets.load("folder", path / "recordings")
+    index = datasets.load("folder", path / "recordings", csv=Path("labels.csv"))
     extract(index, ["spectral"], path / "cache", audio=True, progress=False)
     return path
 

@@ -84,3 +84,8 @@ def test_digest_ignores_order(mapping: dict[str, object]) -> None:
 def test_digest_refuses_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
         config.digest({"a": float("nan")})
+
+
+@pytest.mark.parametrize("value", ["a/b", Path("a/b")])
+def test_a_path_may_come_as_text_or_as_a_path(value: str | Path) -> None:
+    assert config.from_mapping(Recipe, {"name": "a", "out": value}).out == Path("a/b")

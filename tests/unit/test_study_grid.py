@@ -76,7 +76,23 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
     assert "study.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "n_cells"), [("toy", 11), ("esc10", 30), ("ding2024", 104)])
+@pytest.mark.parametrize(
+    ("name", "n_cells"), [("toy", 11), ("esc10", 80), ("ding2024", 104), ("esc10-where", 45)]
+)
 def test_the_studies_that_come_along(name, n_cells):
     study = read_study(STUDIES / f"{name}.yaml")
     assert len(study.cells) == n_cells
+
+
+def test_students_of_one_name_are_told_apart_over_all_parts(tmp_path):
+    found = cells(
+        tmp_path,
+        "datasets: [a]\nteachers: [x]\nsystems: [baseline]\nparts:\n"
+        "  - students: [{name: sc-cnn, width: 8}]\n"
+        "  - students: [{name: sc-cnn, width: 8, tap: pre}, hcnn]\n",
+    )
+    assert [cell.student for cell in found] == [
+        "sc-cnn [width=8]",
+        "sc-cnn [width=8, tap=pre]",
+        "hcnn",
+    ]

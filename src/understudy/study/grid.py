@@ -5,7 +5,7 @@ does not change is one cell: the baseline has no teacher, teacher_lr neither stu
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,18 +125,24 @@ def read_study(path: Path, cache: Path | None = None) -> Study:
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
         raise ConfigError(f"{path}: parts: wanted a list of mappings, found {parts!r}")
     cells: dict[str, Cell] = {}
-    for number, part in enumerate(parts, 1):
-        where = f"{path}: part {number}" if len(parts) > 1 else str(path)
-        grid = config.from_mapping(Part, config.merged(content, part), where)
+    places = [
+        f"{path}: part {n}" if len(parts) > 1 else f"{path}" for n in range(1, 1 + len(parts))
+    ]
+    grids = [
+        config.from_mapping(Part, config.merged(content, part), where)
+        for where, part in zip(places, parts, strict=True)
+    ]
+    entries = [entry for grid in grids for entry in grid.students]
+    for where, grid in zip(places, grids, strict=True):
         try:
-            for cell in _cells(grid):
+            for cell in _cells(grid, entries):
                 cells.setdefault(cell.name, cell)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
     return Study(name=path.stem, cache=Path(chosen), cells=tuple(cells.values()))
 
 
-def _cells(part: Part) -> Iterator[Cell]:
+def _cells(part: Part, every_student: Sequence[dict | str]) -> Iterator[Cell]:
     for entry in part.datasets:
         dataset = Dataset(name=entry) if isinstance(entry, str) else entry
         for fold, system in itertools.product(dataset.folds or (None,), part.systems):
@@ -145,7 +151,7 @@ def _cells(part: Part) -> Iterator[Cell]:
                     if isinstance(teacher, str):
                         yield _teacher_lr(dataset, fold, teacher)
             else:
-                yield from _trained(part, dataset, fold, system)
+                yield from _trained(part, every_student, dataset, fold, system)
 
 
 def _teacher_lr(dataset: Dataset, fold: int | None, teacher: str) -> Cell:
@@ -161,7 +167,13 @@ def _teacher_lr(dataset: Dataset, fold: int | None, teacher: str) -> Cell:
     )
 
 
-def _trained(part: Part, dataset: Dataset, fold: int | None, entry: Any) -> Iterator[Cell]:
+def _trained(
+    part: Part,
+    every_student: Sequence[dict | str],
+    dataset: Dataset,
+    fold: int | None,
+    entry: Any,
+) -> Iterator[Cell]:
     distill = {"system": entry} if isinstance(entry, str) else dict(entry)
     named = str(distill.get("system"))
     if named not in SYSTEMS:
@@ -181,7 +193,7 @@ def _trained(part: Part, dataset: Dataset, fold: int | None, entry: Any) -> Iter
                 dataset=dataset,
                 fold=fold,
                 seed=seed,
-                student=_label(student, part.students),
+                student=_label(student, every_student),
                 teachers=(),
                 system=settings.distill.label,
                 place=place,
@@ -211,9 +223,11 @@ def _student(entry: dict | str) -> dict[str, Any]:
     return student
 
 
-def _label(entry: dict | str, entries: tuple[dict | str, ...]) -> str:
+def _label(entry: dict | str, entries: Sequence[dict | str]) -> str:
+    """Its name, with its settings where `entries`, those of the whole study, have others of it."""
     student = _student(entry)
-    if sum(_student(other)["name"] == student["name"] for other in entries) == 1:
+    same = [other for other in map(_student, entries) if other["name"] == student["name"]]
+    if all(other == student for other in same):
         return student["name"]
     changes = ", ".join(f"{key}={value}" for key, value in student.items() if key != "name")
     return f"{student['name']} [{changes}]" if changes else student["name"]
