@@ -6,6 +6,7 @@ computes on one CPU thread, here by `one_thread`, elsewhere by dask's own defaul
 operation wait for each other while decoding takes their cores, and would change the last bits.
 """
 
+import asyncio
 import importlib.util
 import logging
 import os
@@ -37,8 +38,7 @@ IDLE_S = 0.2  # between two looks at the scheduler while no task ends
 DEATHS = 3  # of a task's workers before it is given up
 RETURN = "1 hour"  # patience with a worker process that is started again
 ENDED = {"closing", "closed", "failed"}  # states of a worker, or its keeper, that stay
-
-
+LOGGERS = ("distributed.client", "distributed.core", "tornado.application", "asyncio")
 LOST = "the dask scheduler went away; the same command continues"
 
 
@@ -71,6 +71,7 @@ def connect(
 
     with ExitStack() as stack:
         if scheduler is not None:
+            stack.enter_context(_told_once())
             client = stack.enter_context(_reached(scheduler))
             with _answering(client):
                 yield client
@@ -113,6 +114,27 @@ def _answering(client: "Client") -> Iterator[None]:
         if broke or client.status != "running":
             raise SchedulerLost(f"{LOST} ({error})") from None
         raise
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Keeps dask's tracebacks of a connection that broke out of the log: SchedulerLost tells it.
+
+    Closing a client cancels its attempts to reconnect, which it logs as an error.
+    """
+
+    def wanted(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, OSError | CancelledError | asyncio.CancelledError)
+
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    for logger in loggers:
+        logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(wanted)
 
 
 def _local(workers: int, slots: int, apart: bool, device: str) -> Any:
@@ -238,8 +260,8 @@ class Pool:
             return future.result()
         except KilledWorker:
             return WorkersDied("workers died again and again at one task: probably out of memory")
-        except (CommClosedError, CancelledError) as error:
-            raise SchedulerLost(f"{LOST} ({error})") from None
+        except (CommClosedError, CancelledError):
+            raise SchedulerLost(LOST) from None
         except Exception as error:
             return error
 

@@ -1,5 +1,6 @@
 """Extraction on a cluster of processes with command lines of their own, any of which is killed."""
 
+import logging
 import random
 import signal
 import socket
@@ -142,8 +143,15 @@ def killing(cluster: Cluster, name: str, place: Path) -> Iterator[None]:
 
 
 def test_a_cluster_that_loses_a_worker_and_one_that_loses_its_scheduler(
-    root: Path, undisturbed: dict[str, bytes], tmp_path: Path, request: pytest.FixtureRequest
+    root: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
 ):
+    logger = logging.getLogger("distributed")  # does not propagate
+    logger.addHandler(caplog.handler)
+    request.addfinalizer(lambda: logger.removeHandler(caplog.handler))
     cluster = Cluster(sleep_s=0.02)
     request.addfinalizer(cluster.finish)
     cluster.start()
@@ -160,6 +168,7 @@ def test_a_cluster_that_loses_a_worker_and_one_that_loses_its_scheduler(
         pytest.raises(CacheError, match=r"the dask scheduler went away; the same command cont"),
     ):
         command.main(arguments(root, place, cluster.address), standalone_mode=False)
+    assert [record for record in caplog.records if record.exc_info] == []
     extract(
         datasets.load("folder", root, name="field"),
         ["hear:tests.faulty"],
@@ -234,6 +243,7 @@ def test_killed_at_random(
             code = client.returncode
             exits[code] += 1
             assert code in (0, 2, -signal.SIGKILL), output
+            assert "Traceback" not in output, output
             assert code != 2 or "\nerror: " in f"\n{output}", output
         assert arrays(place / "field") == undisturbed, kills
         for store in cache.stores(place / "field"):
