@@ -14,7 +14,7 @@ import torch
 
 from understudy import checkpoint, predict
 from understudy.cache import CacheReader
-from understudy.errors import ConfigError, UnderstudyError, WeightsError
+from understudy.errors import ConfigError, WeightsError
 from understudy.evaluate import teacher_lr
 from understudy.evaluate.predictions import place_of, provenance, teacher_store
 from understudy.evaluate.runs import Run
@@ -52,8 +52,7 @@ def compression(run_dir: str | Path, *, cache: str | Path | None = None) -> Path
         UnderstudyError: No such compression, an unfinished run, embeddings that are not there.
     """
     run = Run.read(run_dir)
-    if not run.ended:
-        raise UnderstudyError(f"{run.path}: training has not ended")
+    run.require_ended()
     place = place_of(run, None if cache is None else Path(cache), None)
     index = place.index(run.dataset)
     split = index.split(run.fold)

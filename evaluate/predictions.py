@@ -104,11 +104,7 @@ def predict_rows(
         UnderstudyError: Training has not ended, nothing to read from, an unfinished extraction, or
             no usable clip.
     """
-    if not run.ended:
-        raise UnderstudyError(
-            f"{run.path / 'log.jsonl'}: training has not ended; run the same `understudy train` "
-            "command again, it goes on where it stopped"
-        )
+    run.require_ended()
     if run.student is None:
         result = _by_teacher_lr(run, index, rows, place)
     else:

@@ -125,6 +125,14 @@ class Run:
             (self.path / "best.json").exists() if self.student is None else bool(self.lines("end"))
         )
 
+    def require_ended(self) -> None:
+        """Raises UnderstudyError, naming what to do, where training has not come to its end."""
+        if not self.ended:
+            raise UnderstudyError(
+                f"{self.path / 'log.jsonl'}: training has not ended; run the same "
+                "`understudy train` command again, it goes on where it stopped"
+            )
+
     def score(self) -> dict[str, Any]:
         """evaluation/score.json; UnderstudyError naming the command where it is absent."""
         if "score" not in self.evaluations:

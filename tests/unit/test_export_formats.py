@@ -1,5 +1,8 @@
 """ONNX models and torch.export programs of narrow students: the same logits as torch's."""
 
+import importlib.util
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,9 @@ import torch
 from click.testing import CliRunner
 from tests import exported, tiny
 
-from understudy import audio, students
+from understudy import audio, checkpoint, students
 from understudy.errors import UnderstudyError, WeightsError
-from understudy.export import build, export, parity
+from understudy.export import build, cli, export, parity
 from understudy.predict.cli import command
 from understudy.predict.tagger import Tagger
 from understudy.students import folder as layout
@@ -28,7 +31,55 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "DURATIONS_S", (0.5, 5.0))
         patch.setattr(parity, "BATCHES", (1, 2))
-        return export(run, place / "student", ["onnx"], with_int8=True)
+        patch.setattr(importlib.util, "find_spec", lambda name, *rest: (
+            None if name == "torchvision" else find_spec(name, *rest)
+        ))  # fmt: skip
+        told = Told()
+        logging.getLogger("torch.onnx").addHandler(told)
+        try:
+            made = export(run, place / "student", ["onnx"], with_int8=True)
+        finally:
+            logging.getLogger("torch.onnx").removeHandler(told)
+    assert told.warnings == []
+    return made
+
+
+find_spec = importlib.util.find_spec
+
+
+class Told(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.warnings.append(record.getMessage())
+
+
+def test_a_later_export_keeps_other_formats_of_the_same_weights(folder: Path, tmp_path: Path):
+    run = Path(shutil.copytree(folder.parent / "run", tmp_path / "run"))
+    out = Path(shutil.copytree(folder, tmp_path / "student"))
+    first = layout.read(out).files
+    result = CliRunner().invoke(cli.command, [str(run), str(out), "--licence", "cc-by-4.0"])
+    assert result.exit_code == 0, result.output
+    assert "kept: model-int8.onnx" in result.stderr
+    assert "removed" not in result.stderr
+    assert layout.read(out).files == first
+    text = (out / "README.md").read_text()
+    assert text.startswith("---\nlicense: cc-by-4.0\n")
+    assert "8 bits cost: test accuracy" in text
+    assert " ms |" in next(line for line in text.splitlines() if "| model-int8.onnx" in line)
+
+    tensors, state = checkpoint.load(run / "best.safetensors")
+    next(iter(tensors.values())).add_(1)
+    checkpoint.save(run / "best.safetensors", tensors, state)
+    result = CliRunner().invoke(cli.command, [str(run), str(out)])
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stderr.splitlines() if line.startswith("removed: ")]
+    assert [line.split()[1].strip(",") for line in told] == sorted(first.keys() - {layout.WEIGHTS})
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "config.json", layout.WEIGHTS]
 
 
 @pytest.mark.parametrize(("batch", "seconds"), [(1, 0.01), (3, 3.7), (1, 6.31)])

@@ -188,6 +188,16 @@ def test_lists_on_standard_input(place: Path):
     assert [entry["path"] for entry in found] == list(map(str, paths))
     assert found[1] == {"path": str(paths[1]), "error": "missing file"}
     assert f"error: {paths[1]}: missing file" in result.stderr
+    assert "\n2 of 3 files, " in result.stderr
+
+
+def test_nothing_labelled_has_no_speed(place: Path):
+    result = run_cli(place / "run", place / "audio" / "notes.txt")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "0 of 1 file labelled"
+    assert "per hour" not in result.stderr
+    one = run_cli(place / "run", place / "audio" / "b.wav")
+    assert one.stderr.startswith("1 file, ")
 
 
 def test_csv_of_a_timeline(place: Path):

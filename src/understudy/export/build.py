@@ -1,10 +1,11 @@
 """Exporting a run: files are made and checked in a folder aside, then moved into place."""
 
 import hashlib
+import importlib.util
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,17 +59,20 @@ def export(
     cache: str | Path | None = None,
     root: str | Path | None = None,
     licence: str = card.OTHER_LICENCE,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Writes the best student of a run to folder `out`, with its card; returns the folder.
 
     Args:
         run_dir: A finished run of `understudy train`.
-        out: The folder; an earlier export of the same run in it is replaced.
+        out: The folder; an earlier export of the same run in it is replaced. Files in formats that
+            are not asked for this time stay if they are of the same weights.
         formats: Of FORMATS. The weights as safetensors are always there.
         with_int8: Also write 8-bit ONNX models, and measure on the test split what they cost.
         cache, root: Where the run's dataset is, by default where training found it; needed for
             `with_int8` alone.
         licence: Identifier of the student's licence, for the head of the card.
+        say: Is told in a line what is being made, what stays and what is removed.
 
     Raises:
         UnderstudyError: A run without a student, unfinished, an export that differs from torch's
@@ -80,26 +84,28 @@ def export(
             raise ConfigError(unknown("format", name, FORMATS))
     if with_int8 and "onnx" not in formats:
         raise ConfigError("int8 is a kind of ONNX: wanted the format onnx beside it")
+    if run.student is not None:  # else the next line says what is wrong with it
+        run.require_ended()
     student, _ = checkpoint.load_student(run.path)
-    if not run.ended:
-        raise UnderstudyError(
-            f"{run.path / 'log.jsonl'}: training has not ended; run the same `understudy train` "
-            "command again, it goes on where it stopped"
-        )
     place = place_of(run, *(None if path is None else Path(path) for path in (cache, root)))
-    _require_free(out, run)
+    earlier = _earlier(out, run)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         made = _Made()
         _write_weights(student, aside, made)
         if "torch-export" in formats:
-            _write_programs(student, aside, made)
+            _write_programs(student, aside, made, say)
         if "onnx" in formats:
-            _write_onnx(student, aside, made, with_int8)
+            _write_onnx(student, aside, made, with_int8, say)
+        if made.networks:
+            say("comparing with torch ...")
         _compare(student, made)
         if with_int8:
+            say("scoring the test split in float32 and in 8 bits ...")
             made.facts["model-int8.onnx"]["test"] = _cost(run, place, student, made)
+        _keep(earlier, out, aside, student, made, say)
+        say("measuring latency ...")
         measured = _measured(run, made)
         exported = _described(run, place, student, made, aside)
         (aside / layout.CARD).write_text(
@@ -107,7 +113,7 @@ def export(
         )
         layout.write_config(aside, exported)
         layout.load(aside)
-        _move(aside, out)
+        _move(aside, out, earlier, say)
     except OSError as error:
         raise UnderstudyError(f"{out}: cannot be written ({error})") from error
     finally:
@@ -115,17 +121,20 @@ def export(
     return out
 
 
-def _require_free(out: Path, run: Run) -> None:
+def _earlier(out: Path, run: Run) -> dict[str, layout.File]:
+    """Files of an earlier export of `run` in `out`; ConfigError where that holds something else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
+        return {}
     try:
-        held = layout.read(out).trained.get("run")
+        earlier = layout.read(out)
     except UnderstudyError as error:
         raise ConfigError(f"{out}: wanted a new folder or an export of this run: {error}") from None
+    held = earlier.trained.get("run")
     if held != run.digest:
         raise ConfigError(
             f"{out}: holds the export of run {str(held)[:12]}, wanted one of {run.digest[:12]}"
         )
+    return dict(earlier.files)
 
 
 def _write_weights(student: Student, aside: Path, made: _Made) -> None:
@@ -135,18 +144,27 @@ def _write_weights(student: Student, aside: Path, made: _Made) -> None:
     made.facts[layout.WEIGHTS] = {"entry": "students.load"}
 
 
-def _write_programs(student: Student, aside: Path, made: _Made) -> None:
+def _write_programs(
+    student: Student, aside: Path, made: _Made, say: Callable[[str], object]
+) -> None:
     for entry in graphs.ENTRIES:
         path = aside / f"model{_ENTRY_SUFFIX[entry]}.pt2"
+        say(f"making {path.name} ...")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own internals
             torch.export.save(graphs.program(student, entry), path)
             made.add(path.name, torch.export.load(path).module(), entry)
 
 
-def _write_onnx(student: Student, aside: Path, made: _Made, with_int8: bool) -> None:
+def _write_onnx(
+    student: Student, aside: Path, made: _Made, with_int8: bool, say: Callable[[str], object]
+) -> None:
+    say("making model.onnx ...")
     front, network = graphs.onnx_parts(student)
-    kinds = {"": network} | ({_INT8: int8.quantised(network)} if with_int8 else {})
+    kinds = {"": network}
+    if with_int8:
+        say(f"making model{_INT8}.onnx ...")
+        kinds[_INT8] = int8.quantised(network)
     for kind, model in kinds.items():
         for entry in graphs.ENTRIES:
             whole = graphs.joined(front, model) if entry == "audio" else model
@@ -193,6 +211,28 @@ def _cost(run: Run, place: Place, student: Student, made: _Made) -> dict[str, An
     }
 
 
+def _keep(
+    earlier: dict[str, layout.File],
+    out: Path,
+    aside: Path,
+    student: Student,
+    made: _Made,
+    say: Callable[[str], object],
+) -> None:
+    """Copies what an earlier export made of the same weights in formats not asked for this time."""
+    weights = hashlib.sha256((aside / layout.WEIGHTS).read_bytes()).hexdigest()
+    if not earlier or earlier[layout.WEIGHTS].sha256 != weights:
+        return
+    for name in [name for name in earlier if name not in made.facts]:
+        shutil.copyfile(out / name, aside / name)
+        made.facts[name] = dict(earlier[name].facts)
+        say(f"kept: {name}")
+        if name.endswith(".onnx") and importlib.util.find_spec("onnxruntime"):
+            network = OnnxNetwork((aside / name).read_bytes(), name)
+            network.settle(student.n_classes)
+            made.networks[name] = network, made.facts[name]["entry"]
+
+
 def _measured(run: Run, made: _Made) -> dict[str, Any]:
     """Complexity of the student, and the latency of all that takes audio, timed in turn."""
     settings = run.config["settings"]["student"]
@@ -226,14 +266,15 @@ def _described(
     )
 
 
-def _move(aside: Path, out: Path) -> None:
+def _move(
+    aside: Path, out: Path, earlier: dict[str, layout.File], say: Callable[[str], object]
+) -> None:
     """Replaces what an earlier export left; the config goes first and comes last."""
     out.mkdir(exist_ok=True)
-    if (out / layout.CONFIG).exists():
-        stale = layout.read(out).files
-        (out / layout.CONFIG).unlink()
-        for name in stale:
-            (out / name).unlink(missing_ok=True)
     names = sorted(path.name for path in aside.iterdir())
+    (out / layout.CONFIG).unlink(missing_ok=True)
+    for name in sorted(earlier.keys() - set(names)):
+        (out / name).unlink(missing_ok=True)
+        say(f"removed: {name}, of other weights")
     for name in sorted(names, key=lambda name: name == layout.CONFIG):
         (aside / name).replace(out / name)

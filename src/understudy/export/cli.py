@@ -1,5 +1,6 @@
 """`understudy export`: a trained student as a folder that runs elsewhere."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -38,13 +39,23 @@ def command(
     FOLDER has the layout of Hugging Face's hub: config.json, model.safetensors and README.md, and
     what --to names: model.onnx (waveforms to logits) and model-logmel.onnx (log-mel images to
     logits), or model.pt2 and model-logmel.pt2. Every network is compared with torch's before it
-    gets its name. Load it with understudy.students.load(FOLDER), or predict with it.
+    gets its name. What an earlier export of the same weights left there in other formats stays.
+    Load it with understudy.students.load(FOLDER), or predict with it.
     """
     from understudy.export import export
     from understudy.export.card import restricted
     from understudy.students import folder as layout
 
-    path = export(run, folder, formats, with_int8=int8, cache=cache, root=root, licence=licence)
+    path = export(
+        run,
+        folder,
+        formats,
+        with_int8=int8,
+        cache=cache,
+        root=root,
+        licence=licence,
+        say=partial(click.echo, err=True),
+    )
     exported = layout.read(path)
     for name, file in exported.files.items():
         error = file.facts.get("error_over_rms")

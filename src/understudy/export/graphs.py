@@ -7,7 +7,10 @@ of operators that every runtime has.
 """
 
 import copy
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -140,8 +143,23 @@ def _program(module: nn.Module, student: Student, entry: Entry) -> "ExportedProg
     return result
 
 
+@contextmanager
+def _silent_about_torchvision() -> Iterator[None]:
+    """No student has torchvision's operators, and yet torch warns of each that it lacks."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
+
+
 def _onnx(program: "ExportedProgram", entry: Entry, output: str) -> "onnx.ModelProto":
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent_about_torchvision():
         warnings.simplefilter("ignore")  # of torch about its own internals
         exported = torch.onnx.export(
             program, input_names=[entry], output_names=[output], dynamo=True, verbose=False

@@ -63,14 +63,21 @@ def command(
             click.echo(f"error: {result.path}: {result.error}", err=True)
         shown.show(result)
     shown.end()
-    spent_s = time.perf_counter() - begun
-    click.echo(
-        f"{n_files} files, {audio_s / 3600:.3g} h of audio in {spent_s:.1f} s: "
-        f"{audio_s / spent_s:.0f} audio-hours per hour",
-        err=True,
-    )
+    click.echo(_summary(n_files, n_failed, audio_s, time.perf_counter() - begun), err=True)
     if n_failed:
         sys.exit(2)
+
+
+def _summary(n_files: int, n_failed: int, audio_s: float, spent_s: float) -> str:
+    """What was labelled and, if anything was, how fast."""
+    files = f"{n_files} file" if n_files == 1 else f"{n_files} files"
+    if n_failed:
+        files = f"{n_files - n_failed} of {files}"
+    if n_failed == n_files:
+        return f"{files} labelled"
+    speed = f"{audio_s / spent_s:.0f}"
+    hours = "audio-hour" if speed == "1" else "audio-hours"
+    return f"{files}, {audio_s / 3600:.3g} h of audio in {spent_s:.1f} s: {speed} {hours} per hour"
 
 
 def _files(inputs: tuple[str, ...]) -> Iterator[str]:
