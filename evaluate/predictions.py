@@ -18,7 +18,6 @@ from understudy.errors import (
     ConfigError,
     DataError,
     UnderstudyError,
-    unknown,
 )
 from understudy.evaluate import teacher_lr
 from understudy.evaluate.runs import Run
@@ -46,9 +45,7 @@ class Place:
             wanted = f"wanted a cache that holds {dataset} (--cache) or its files (--root)"
             if self.cache is None:
                 raise ConfigError(f"no --cache was given; {wanted}")
-            saved = caches.place(self.cache).glob("*/index.parquet")
-            held = [path.parent.name for path in saved]
-            raise ConfigError(f"{self.cache}: {unknown('dataset', dataset, held)}; {wanted}")
+            raise ConfigError(f"{caches.no_index(self.cache, dataset)}; {wanted}")
         return datasets.load(dataset, self.root, **options)
 
 

@@ -142,6 +142,7 @@ def command(
     """
     changes = {key: value for key, value in given.items() if value is not None}
     try:
+        from understudy import datasets
         from understudy.extract import forecast, jobfile, run
 
         if Path(dataset).suffix in (".yaml", ".yml"):
@@ -164,6 +165,10 @@ def command(
                 **changes,
             )
         plans = jobfile.plan_job(job)
+        for planned in plans:
+            if not planned.index.n_labels:
+                name = planned.index.name
+                click.echo(f"warning: {name} has no labels. {datasets.NO_LABELS}", err=True)
         if dry_run:
             for planned in plans:
                 for line in forecast.lines(planned):

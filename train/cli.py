@@ -71,7 +71,6 @@ def command(
 
 def _index(dataset: str, root: Path | None, cache: Path | None, options: dict) -> ClipIndex:
     """The cache's own index if there is one, else the dataset as it lies under `root`."""
-    saved = None if cache is None else caches.place(cache) / dataset / "index.parquet"
     if cache is not None and not options:
         held = caches.load_index(cache, dataset, root)
         if held is not None:
@@ -79,7 +78,7 @@ def _index(dataset: str, root: Path | None, cache: Path | None, options: dict) -
     if root is None:
         if options:
             raise ConfigError("--option wants --root: a cached index has no options")
-        found = "there is no --cache" if saved is None else f"there is no {saved}"
+        found = "there is no --cache" if cache is None else caches.no_index(cache, dataset)
         raise ConfigError(f"{found}; wanted a cache of {dataset} or its files with --root")
     return datasets.load(dataset, root, **options)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from understudy import cache as caches
-from understudy import config, predict, schema
+from understudy import config, datasets, predict, schema
 from understudy.errors import CacheError, ConfigError, DataError
 from understudy.index import ClipIndex, Split
 from understudy.train.augment import Augment
@@ -105,6 +105,11 @@ def open_feed(
         if lines := difference(shared, plan.settings.shared()):
             raise ConfigError(f"runs of one group differ in {'; '.join(lines)}")
     device = _device(plans[0].settings.run.device)
+    if not index.n_labels:
+        raise DataError(
+            f"dataset {index.name} has no labels to train on. {datasets.NO_LABELS} to `understudy "
+            "extract` and run it again: embeddings stay"
+        )
     split = index.split(fold)
     watched = np.concatenate([split.train, split.valid])
     keys = dict.fromkeys(key for plan in plans for key in plan.frames)

@@ -39,9 +39,24 @@ class WeightsError(UnderstudyError):
     """A weights file that is missing, altered, or belongs to another network."""
 
 
+_LOOK_ALIKES = str.maketrans("oli", "011")
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that `name` may be meant for: look-alikes (o and 0, l and 1) go first."""
+    choices = sorted(known)
+
+    def seen(text: str) -> str:
+        return text.lower().translate(_LOOK_ALIKES)
+
+    alike = [choice for choice in choices if seen(choice) == seen(name)]
+    near = alike or difflib.get_close_matches(name, choices, n=1, cutoff=cutoff)
+    return near[0] if near else None
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Message for an unknown `name` of `kind`: the nearest known name, then all of them."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
+    near = nearest(name, choices)
+    hint = f"; did you mean '{near}'?" if near else "."
     return f"unknown {kind} '{name}'{hint} Known: {', '.join(choices) or 'none'}"

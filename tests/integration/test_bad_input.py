@@ -83,6 +83,13 @@ def cached(here: Path) -> Path:
     return tiny.make_cache(here / "cache", tiny.index()) / "tiny"
 
 
+def unlabelled(here: Path) -> None:
+    """cache/tiny without its labels."""
+    index = tiny.index()
+    none = replace(index, labels=np.zeros((len(index), 0), np.int8), label_names=())
+    none.save(cached(here) / "index.parquet")
+
+
 def two_stores(here: Path) -> None:
     """Two teachers of one name that differ in their weights."""
     (store,) = cached(here).glob("framewise-*.zarr")
@@ -190,6 +197,21 @@ BAD = {
         cached,
         "train tiny --cache cache --teacher framewize --run-dir run",
         ["no store of 'framewize'", "did you mean 'framewise'"],
+    ),
+    "a folder that the cache knows by its name": (
+        cached,
+        TRAIN.replace("tiny", "folder"),
+        ["cache: no dataset 'folder'; the cache holds tiny", "--root"],
+    ),
+    "no such cache": (
+        cached,
+        TRAIN.replace("--cache cache", "--cache cachx"),
+        ["no such folder: cachx"],
+    ),
+    "training without labels": (
+        unlabelled,
+        TRAIN,
+        ["dataset tiny has no labels", "--option csv=FILE", "classes_from=folders"],
     ),
     "unknown dataset": (
         good,
@@ -304,8 +326,9 @@ def test_bad_recordings_go_to_the_ledger(tmp_path: Path, understudy):
     (root / "truncated.ogg").write_bytes(whole[: len(whole) // 2])
     noise[100] = np.nan
     soundfile.write(root / "nan.wav", noise, RATE_HZ, subtype="FLOAT")
-    code, output, _ = understudy(f"{EXTRACT} --audio")
+    code, output, errors = understudy(f"{EXTRACT} --audio")
     assert code == 0
+    assert "warning: good has no labels. Give --option csv=FILE" in errors
     assert f"{N_GOOD + 5} clips: {N_GOOD + 1} ok, 4 failed" in output
     with (tmp_path / "cache" / "good" / "ledger.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -52,12 +52,23 @@ def test_unknown_choice_lists_what_is_there(tmp_path):
 def test_no_store_says_what_is_there_and_how_to_make_one(tmp_path):
     with pytest.raises(
         CacheError,
-        match=r"There: nothing.*understudy extract set .*--teacher mn04.*folder --option name=set",
+        match=r"There: nothing.*understudy extract set .*--teacher NAME.*folder --option name=set",
     ):
         cache.find(tmp_path, "set", "mn04")
     path, _ = stores.make(tmp_path / "set", stores.track())
     with pytest.raises(CacheError, match=rf"{path.name}.*--audio"):
         cache.find(tmp_path, "set", "audio")
+    with pytest.raises(CacheError, match=r"no store of 'mn04', no such folder: .*cachx\."):
+        cache.find(tmp_path / "cachx", "set", "mn04")
+
+
+def test_no_index_says_what_the_cache_holds(tmp_path):
+    assert cache.no_index(tmp_path / "cachx", "x") == f"no such folder: {tmp_path / 'cachx'}"
+    (tmp_path / "mysounds").mkdir()
+    (tmp_path / "mysounds" / "index.parquet").touch()
+    told = cache.no_index(tmp_path, "folder")
+    assert told == f"{tmp_path}: no dataset 'folder'; the cache holds mysounds"
+    assert "did you mean 'mysounds'?" in cache.no_index(tmp_path, "my-sounds")
 
 
 def test_shard_size_is_the_datasets(tmp_path):

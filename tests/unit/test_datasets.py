@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from understudy import audio, datasets
 from understudy.datasets.cli import group as data_command
 from understudy.datasets.esc50 import CLASSES, ESC10_TARGETS
-from understudy.datasets.splits import grouped_split
+from understudy.datasets.splits import grouped_split, stratified_split
 from understudy.errors import ConfigError, DataError
 
 RATE_HZ = 8000
@@ -176,7 +176,13 @@ def test_listed_files_that_are_absent_stay(tree):
         ("path,labels\n4.mp3,a|d\n", {"classes": ["a"]}, "line 2: labels 'a|d'; wanted .*'d'"),
         ("path,labels\n4.mp3,a||b\n", {}, "line 2: labels 'a||b'"),
         ("path,x,y\n4.mp3,1,0\n", {}, "hold 0 but no -1; wanted .*zero=absent"),
-        ("path,x\n4.mp3,2\n", {}, "line 2: x '2'; wanted one of '', '0', '1', '-1'"),
+        ("path,x\n4.mp3,2\na/1.wav,1\n", {}, "line 2: x '2'; wanted one of '', '0', '1', '-1'"),
+        (
+            "path,title,class\n4.mp3,u,dog\na/1.wav,v,dog\n",
+            {},
+            "no column label or labels; found path, title, class; .* with --option label=class$",
+        ),
+        ("path,class,x\n4.mp3,dog,1\n", {}, r"label=class or .* label_columns=\[x\]"),
         ("path,split\n4.mp3,dev\n", {}, "line 2: split 'dev'; wanted one of 'train', 'valid'"),
         ("path,fold\n4.mp3,-1\n", {}, "line 2: fold '-1'; wanted an integer from 0"),
         ("path,fold\n4.mp3,²\n", {}, "line 2: fold '²'"),
@@ -208,12 +214,42 @@ def test_csv_must_be_there_and_utf8(tree):
         ({"fractions": [1.5, -0.5, 0]}, "none below 0"),
         ({"csv": "l.csv", "label": "x", "labels": "x"}, "at most one"),
         ({"csv": "l.csv"}, "say which is meant"),
+        ({"csv": "l.csv", "classes_from": "folders"}, "of csv and classes_from"),
+        ({"label": "x"}, "label is about a CSV; give --option csv=FILE"),
+        ({"classes_from": "folder"}, "did you mean 'folders'"),
     ],
 )
 def test_impossible_options_are_refused(tree, options, message):
     write_csv(tree / "l.csv", "path,label,labels\n4.mp3,a,b\n")
     with pytest.raises(ConfigError, match=message):
         datasets.load("folder", tree, **options)
+
+
+def test_classes_from_folders(tmp_path):
+    for name in ("dog/1.wav", "cat/1.wav", "cat/deep/2.wav"):
+        sound(tmp_path / name)
+    index = datasets.load("folder", tmp_path, classes_from="folders")
+    assert (index.task, index.label_names) == ("single-label", ("cat", "dog"))
+    assert dict(zip(index.clips["path"], index.labels.tolist(), strict=True)) == {
+        "cat/1.wav": 0,
+        "cat/deep/2.wav": 0,
+        "dog/1.wav": 1,
+    }
+    given = {"classes_from": "folders", "classes": ["wolf", "dog", "cat"]}
+    assert datasets.load("folder", tmp_path, **given).labels.tolist() == [2, 2, 1]
+    with pytest.raises(DataError, match="folder 'cat'; wanted one of dog"):
+        datasets.load("folder", tmp_path, classes_from="folders", classes=["dog"])
+    sound(tmp_path / "3.wav")
+    with pytest.raises(DataError, match=r"'3\.wav' lies in no sub-folder; wanted CLASS/3\.wav"):
+        datasets.load("folder", tmp_path, classes_from="folders")
+
+
+@pytest.mark.parametrize("folders", [("audio",), ("train", "test")])
+def test_folders_that_are_no_classes(tmp_path, folders):
+    for name in folders:
+        sound(tmp_path / name / "1.wav")
+    with pytest.raises(DataError, match=f"{folders[0]}.*; wanted one for each class, or a CSV"):
+        datasets.load("folder", tmp_path, classes_from="folders")
 
 
 NAME = st.text(
@@ -277,6 +313,43 @@ def test_single_clips_are_split_by_the_fractions():
     assert [parts.count(p) for p in ("train", "valid", "test")] == [800, 100, 100]
     assert grouped_split(keys, seed=1) != parts
     assert grouped_split(keys) == parts
+
+
+@given(
+    clips=st.lists(st.tuples(st.text("ab", max_size=4), st.integers(0, 4)), max_size=60),
+    seed=st.integers(0, 2**40),
+    data=st.data(),
+)
+def test_a_stratified_split_keeps_groups_and_needs_no_order(clips, seed, data):
+    keys, classes = [key for key, _ in clips], [label for _, label in clips]
+    parts = stratified_split(keys, classes, seed=seed)
+    placed = dict(zip(keys, parts, strict=True))
+    assert all(placed[key] == part for key, part in zip(keys, parts, strict=True))
+    if len(placed) >= 3:
+        assert set(parts) == {"train", "valid", "test"}
+    order = data.draw(st.permutations(range(len(keys))))
+    shuffled = stratified_split([keys[i] for i in order], [classes[i] for i in order], seed=seed)
+    assert shuffled == [parts[i] for i in order]
+
+
+@given(sizes=st.lists(st.integers(3, 40), min_size=1, max_size=8), seed=st.integers(0, 2**40))
+def test_single_clips_are_split_class_by_class(sizes, seed):
+    classes = [label for label, size in enumerate(sizes) for _ in range(size)]
+    parts = stratified_split([f"clip {i}" for i in range(len(classes))], classes, seed=seed)
+    for label, size in enumerate(sizes):
+        for part, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
+            count = sum(p == part and c == label for p, c in zip(parts, classes, strict=True))
+            assert abs(count - share * size) <= 2
+
+
+def test_a_folder_of_ten_clips_a_class_is_split_alike_in_each(tmp_path):
+    for label in "abc":
+        for i in range(10):
+            sound(tmp_path / label / f"{i}.wav")
+    split = datasets.load("folder", tmp_path, classes_from="folders").split()
+    labels = np.repeat(range(3), 10)
+    assert np.bincount(labels[split.train]).tolist() == [8, 8, 8]
+    assert labels[split.valid].tolist() == labels[split.test].tolist() == [0, 1, 2]
 
 
 # ESC-50
@@ -371,6 +444,8 @@ def test_unknown_names_and_options(tmp_path):
         datasets.load("esc-50", tmp_path)
     with pytest.raises(ConfigError, match="unknown option 'csv'"):
         datasets.load("esc50", tmp_path, csv="x")
+    with pytest.raises(ConfigError, match=f"'mysounds'.*here: folder --root {tmp_path}"):
+        datasets.load("mysounds", tmp_path)
 
 
 def run(*args):
@@ -412,6 +487,17 @@ def test_show_single_label(tree):
     result = run("show", "folder", "--root", tree, "--csv", tree / "l.csv")
     assert "  a  2" in result.output.splitlines()
     assert "unreadable 0 of 3" in result.output
+    table = [line.split() for line in result.output.splitlines()]
+    assert ["clips", "1", "1", "1"] in table
+    assert sum(int(n) for n in next(row[1:] for row in table if row[0] == "a" and row[3:])) == 2
+    assert "1 clips to test on, fewer than 30" in result.output
+    assert "no labels" not in result.output
+
+
+def test_show_says_that_there_are_no_labels(tree):
+    result = run("show", "folder", "--root", tree)
+    assert "warning   no labels. Give --option csv=FILE" in result.output
+    assert "classes_from=folders" in result.output
 
 
 def test_make_makes_toys_only(tmp_path):

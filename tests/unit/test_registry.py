@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, nearest
 from understudy.registry import Registry
 
 
@@ -15,6 +15,14 @@ def test_entries_are_imported_on_demand() -> None:
 def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown number 'pj'; did you mean 'pi'"):
         Registry("number", {"pi": "math:pi"}).get("pj")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("mno4", "mn04"), ("MN4O", "mn40"), ("mnl0", "mn10"), ("mn050", "mn05"), ("zzz", None)],
+)
+def test_look_alikes_are_nearest(name: str, wanted: str | None) -> None:
+    assert nearest(name, ["mn40", "mn10", "mn05", "mn04"]) == wanted
 
 
 def test_a_taken_name_is_refused() -> None:

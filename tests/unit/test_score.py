@@ -77,7 +77,7 @@ def test_unfinished_training_names_the_log_and_the_command(place: Path) -> None:
 def test_missing_places_are_explained(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UnderstudyError, match="not a run directory"):
         score(tmp_path)
-    with pytest.raises(ConfigError, match=r"unknown dataset 'tiny'.*Known: none"):
+    with pytest.raises(ConfigError, match=r"no dataset 'tiny'; the cache holds none"):
         score(place / "run", cache=tmp_path)
     with pytest.raises(ConfigError, match="--device nonsense"):
         score(place / "run", cache=place / "cache", device="nonsense")

@@ -9,7 +9,7 @@ from understudy.cache.identity import Track, clip_key, clip_keys
 from understudy.cache.locking import lock
 from understudy.cache.places import Place, place
 from understudy.cache.reader import CacheReader
-from understudy.cache.stores import clips_per_shard, find, load_index, stores
+from understudy.cache.stores import clips_per_shard, find, load_index, no_index, stores
 from understudy.cache.writer import ShardPayload, StoreWriter
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "find",
     "load_index",
     "lock",
+    "no_index",
     "place",
     "stores",
     "verify",

@@ -1,13 +1,12 @@
 """Which stores there are, and which one is meant."""
 
-import difflib
 from pathlib import Path
 
 from understudy.cache.identity import file_stem
 from understudy.cache.places import Place, local_copy, place
 from understudy.cache.reader import CacheReader
 from understudy.cache.store import INDEX, METADATA, Store
-from understudy.errors import CacheError
+from understudy.errors import CacheError, nearest
 from understudy.index import ClipIndex
 
 
@@ -28,6 +27,17 @@ def load_index(cache_dir: Place | str, dataset: str, root: Path | None = None) -
     """
     with local_copy(place(cache_dir) / dataset / INDEX) as file:
         return ClipIndex.load(file, root or Path()) if file.is_file() else None
+
+
+def no_index(cache_dir: Place | str, dataset: str) -> str:
+    """What there is instead of a dataset's index, where `load_index` finds none."""
+    there = place(cache_dir)
+    if isinstance(there, Path) and not there.is_dir():
+        return f"no such folder: {cache_dir}"
+    held = sorted(path.parent.name for path in there.glob(f"*/{INDEX}"))
+    near = nearest(dataset, held)
+    hint = f"; did you mean '{near}'?" if near else ";"
+    return f"{cache_dir}: no dataset '{dataset}'{hint} the cache holds {', '.join(held) or 'none'}"
 
 
 def clips_per_shard(dataset_dir: Place | str) -> int | None:
@@ -70,14 +80,17 @@ def find(cache_dir: Place | str, dataset: str, track: str, store: str | None = N
     stem = file_stem(track)
     named = [path for path in there if path.stem.rpartition("-")[0] == stem]
     if not named:
-        option = "--audio" if track == "audio" else f"--teacher {track}"
+        option = "--audio" if track == "audio" else "--teacher NAME"
         held = {path.stem.rpartition("-")[0] for path in there}
-        near = difflib.get_close_matches(stem, held, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
+        near = nearest(stem, held, cutoff=0.6)
+        hint = f"; did you mean '{near}'?" if near else "."
+        if isinstance(folder, Path) and not folder.parent.is_dir():
+            hint = f", no such folder: {folder.parent}."
         raise CacheError(
             f"{folder}: no store of '{track}'{hint} {_list(there)} "
-            f"Make one: understudy extract {dataset} --root FOLDER {option} --cache {cache_dir} "
-            f"(recordings of your own: 'folder --option name={dataset}' for '{dataset}')"
+            f"To make one: understudy extract {dataset} --root FOLDER {option} --cache {cache_dir} "
+            "(`understudy teachers list` shows the teachers). If these are recordings of your own, "
+            f"begin it with: understudy extract folder --option name={dataset}"
         )
     if len(named) > 1:
         identities = {path: CacheReader(path).identity for path in named}

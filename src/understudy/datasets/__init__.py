@@ -35,6 +35,7 @@ _ENTRIES = {
     "toy-studio": ("understudy.datasets.toy:load_studio", "made here: synthetic, clean"),
     "toy-field": ("understudy.datasets.toy:load_field", "made here: the same sounds in the field"),
 }
+NO_LABELS = "Give --option csv=FILE (with labels) or --option classes_from=folders"
 registry = Registry("dataset", {name: target for name, (target, _) in _ENTRIES.items()})
 
 
@@ -66,6 +67,11 @@ def load(name: str, /, root: str | os.PathLike[str], **options: Any) -> ClipInde
         ConfigError: Unknown name or option.
         DataError: The folder does not hold the dataset.
     """
+    if name not in registry.names() and Path(root).is_dir():
+        raise ConfigError(
+            f"{unknown('dataset', name, registry.names())}. "
+            f"Recordings of your own are the dataset 'folder', here: folder --root {root}"
+        )
     loader = registry.get(name)
     parameters = list(inspect.signature(loader).parameters.values())[1:]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -19,6 +19,7 @@ from understudy.errors import AudioError, ConfigError, unknown
 from understudy.index import SPLITS, ClipIndex
 
 _SHOWN = 20
+_FEW_TEST_CLIPS = 30
 
 
 @click.group("data", context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +170,8 @@ def _summary(index: ClipIndex) -> list[str]:
         f"digest    {index.digest}, of the split {index.split_digest}",
     ]
     splits = Counter(clips["split"])
-    if set(splits) != {""}:
+    has_split = set(splits) != {""}
+    if has_split:
         parts = [f"{part} {splits[part]}" for part in SPLITS]
         lines.append("splits    " + ", ".join(parts + [f"none {splits['']}"] * ("" in splits)))
     folds = Counter(clips["fold"].tolist())
@@ -179,6 +181,13 @@ def _summary(index: ClipIndex) -> list[str]:
     torn = sum(count > 1 for count in Counter(group for group, _ in pairs).values())
     if torn:
         lines.append(f"warning   {torn} groups lie in more than one split")
+    if has_split and splits["test"] < _FEW_TEST_CLIPS:
+        lines.append(
+            f"warning   {splits['test']} clips to test on, fewer than {_FEW_TEST_CLIPS}: "
+            "scores will be uncertain"
+        )
+    if not index.n_labels:
+        lines.append(f"warning   no labels. {datasets.NO_LABELS}")
     if index.task == "single-label":
         counts = np.bincount(index.labels, minlength=index.n_labels)
         cells = [f"{count}" for count in counts]
@@ -191,6 +200,22 @@ def _summary(index: ClipIndex) -> list[str]:
     width = max(map(len, index.label_names), default=0)
     lines += ["labels"] * bool(cells)
     lines += [f"  {n:<{width}}  {cell}" for n, cell in zip(index.label_names, cells, strict=True)]
+    return lines + (_by_split(index) if has_split else [])
+
+
+def _by_split(index: ClipIndex) -> list[str]:
+    """Table of clips and, where they are few enough to show, of each label's positive clips."""
+    rows = {"clips": np.ones(len(index), bool)}
+    if index.n_labels <= _SHOWN:
+        for i, name in enumerate(index.label_names):
+            of_label = index.labels == i if index.task == "single-label" else index.labels[:, i] > 0
+            rows[f"  {name}"] = of_label
+    split = index.clips["split"].to_numpy()
+    width = max(map(len, rows))
+    lines = [f"{'by split':<{width}}" + "".join(f"{part:>8}" for part in SPLITS)]
+    for name, chosen in rows.items():
+        counts = (int((chosen & (split == part)).sum()) for part in SPLITS)
+        lines.append(f"{name:<{width}}" + "".join(f"{count:>8}" for count in counts))
     return lines
 
 

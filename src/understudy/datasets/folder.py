@@ -10,8 +10,9 @@ labels in one of three forms:
   Columns with 0 but without any -1 are refused until `zero` says what their 0 means.
 
 Only listed files are clips. A listed file that is missing stays, with duration NaN. Without a CSV,
-every audio file is a clip without labels. Where the CSV has neither splits nor folds, the split is
-seeded, and clips of one group stay together.
+every audio file is a clip, without labels or, with classes_from=folders, of the class that the
+folder below the root is named after. Where there are neither splits nor folds, the split is seeded,
+clips of one group stay together, and single-label clips are split class by class.
 """
 
 import math
@@ -25,13 +26,14 @@ import pandas as pd
 
 from understudy.config import from_mapping
 from understudy.datasets.files import audio_files, durations, require_root
-from understudy.datasets.splits import grouped_split
+from understudy.datasets.splits import grouped_split, stratified_split
 from understudy.datasets.table import Table, read_table
 from understudy.errors import ConfigError, DataError
 from understudy.index import SPLITS, ClipIndex
 
 SEPARATOR = "|"
 _MAX_FOLD = 1000
+_SPLIT_FOLDERS = {*SPLITS, "training", "val", "validation", "dev", "testing", "eval"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class Options:
     """Columns of -1, 0, 1. Of these three at most one; None of them: found by the names above."""
     zero: Literal["absent", "unknown"] | None = None
     """What 0 means in a column per label; None: unknown, where there is a -1 as well."""
+    classes_from: Literal["folders"] | None = None
+    """Without a CSV: the class of a clip is the folder below the root in which it lies."""
     classes: tuple[str, ...] | None = None
     """Names of the labels in order; another one is an error. None: those found, sorted."""
     group: str | None = None
@@ -73,10 +77,15 @@ def load_folder(root: Path, **options: Any) -> ClipIndex:
     _check_fractions(settings.fractions)
     require_root(root, "a folder of audio files")
     if settings.csv is None:
+        _check_without_csv(settings)
         paths = audio_files(root)
         columns: dict[str, Any] = {"clip_id": paths, "path": paths}
         labels, names = np.zeros((len(paths), 0), np.int8), ()
+        if settings.classes_from is not None:
+            labels, names = _folders(root, paths, settings.classes)
         origin = str(root)
+    elif settings.classes_from is not None:
+        raise ConfigError("dataset 'folder': of csv and classes_from give at most one")
     else:
         inner = root / settings.csv
         table = read_table(inner if inner.is_file() else settings.csv, ["path"])
@@ -89,7 +98,11 @@ def load_folder(root: Path, **options: Any) -> ClipIndex:
             f"group {g}" if g else f"clip {c}"
             for g, c in zip(groups, columns["clip_id"], strict=True)
         ]
-        columns["split"] = grouped_split(keys, settings.fractions, settings.seed)
+        columns["split"] = (
+            stratified_split(keys, [int(n) for n in labels], settings.fractions, settings.seed)
+            if labels.ndim == 1
+            else grouped_split(keys, settings.fractions, settings.seed)
+        )
     columns["duration_s"] = durations(root, columns["path"], origin)
     return ClipIndex(
         name=settings.name or _folder_name(root),
@@ -112,6 +125,12 @@ def _check_fractions(fractions: tuple[float, ...]) -> None:
         raise ConfigError(f"fractions {fractions}: wanted three, none below 0")
     if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ConfigError(f"fractions {fractions} sum to {sum(fractions):g}, wanted 1")
+
+
+def _check_without_csv(settings: Options) -> None:
+    for option in ("label", "labels", "label_columns", "group", "zero"):
+        if getattr(settings, option) is not None:
+            raise ConfigError(f"dataset 'folder': {option} is about a CSV; give --option csv=FILE")
 
 
 def _columns(table: Table, root: Path, settings: Options) -> dict[str, Any]:
@@ -155,7 +174,45 @@ def _labels(table: Table, settings: Options) -> tuple[np.ndarray, tuple[str, ...
         return _separated(table, str(labels), settings.classes)
     known = {"path", "clip_id", "split", "fold", settings.group or "group"}
     found = tuple(c for c in table.columns if c not in known)
+    if not (settings.label_columns or settings.classes):
+        _check_matrix(table, found)
     return _matrix(table, settings.label_columns or settings.classes or found, settings.zero)
+
+
+def _check_matrix(table: Table, columns: tuple[str, ...]) -> None:
+    """DataError where one of the columns that are left holds no -1, 0 or 1, but text."""
+    values = {column: {row[column] for row in table.rows} - {""} for column in columns}
+    text = [c for c in columns if values[c] and not values[c] & {"-1", "0", "1"}]
+    if text:
+        likely = min(text, key=lambda column: len(values[column]))
+        others = [column for column in columns if column not in text]
+        advice = f"name the label column with --option label={likely}"
+        if others:
+            advice += f" or those of -1, 0, 1 with --option label_columns=[{','.join(others)}]"
+        found = ", ".join(table.columns)
+        raise DataError(f"{table.path}: no column label or labels; found {found}; {advice}")
+
+
+def _folders(
+    root: Path, paths: list[str], classes: tuple[str, ...] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    found = []
+    for path in paths:
+        folder, slash, _ = path.partition("/")
+        if not slash:
+            raise DataError(f"{root}: '{path}' lies in no sub-folder; wanted CLASS/{path}")
+        if classes and folder not in classes:
+            raise DataError(f"{root}: folder '{folder}'; wanted one of {', '.join(classes)}")
+        found.append(folder)
+    names = tuple(sorted(set(found)))
+    if len(names) == 1 or set(names) <= _SPLIT_FOLDERS:
+        raise DataError(
+            f"{root}: sub-folder{'s' * (len(names) > 1)} {', '.join(names)}; wanted one for each "
+            "class, or a CSV with columns path, label and, if you like, split"
+        )
+    names = classes or names
+    position = {name: i for i, name in enumerate(names)}
+    return np.array([position[name] for name in found], np.int64), names
 
 
 def _single(
