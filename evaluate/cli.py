@@ -211,8 +211,13 @@ def compression(runs: tuple[Path, ...], cache: Path | None) -> None:
 def report(runs: tuple[Path, ...], out: Path, title: str | None) -> None:
     """Write one self-contained page, and the same numbers as JSON, about any number of runs."""
     from understudy.evaluate.report import report as write_report
+    from understudy.evaluate.runs import is_bare
 
-    click.echo(f"written: {write_report(runs, out, title)}")
+    bare = [run for run in runs if is_bare(run)]
+    for run in bare:
+        click.echo(f"{run}: left out: nothing was trained there", err=True)
+    begun = [run for run in runs if run not in bare]
+    click.echo(f"written: {write_report(begun, out, title)}")
 
 
 def _summary(content: dict, where: str) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from understudy import __version__, checkpoint
+from understudy.cache.locking import LOCK_FILE
 from understudy.errors import UnderstudyError
 
+T = TypeVar("T")
 EVALUATIONS = ("score", "transfer", "complexity", "compression")
 
 
@@ -152,13 +154,41 @@ class Run:
 
 
 def read_all(paths: Iterable[str | Path]) -> list[Run]:
-    """Reads runs; those of equal directory names are called by parent and name."""
-    runs = [Run.read(path) for path in paths]
+    """Reads runs; those of equal directory names are called by parent and name.
+
+    Raises:
+        UnderstudyError: All the directories that are none.
+    """
+    runs = every(Run.read, paths)
     count = Counter(run.name for run in runs)
     return [
         replace(run, label="/".join(run.path.resolve().parts[-2:])) if count[run.name] > 1 else run
         for run in runs
     ]
+
+
+def every(read: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+    """`read` of each item; one UnderstudyError with the messages of all that fail."""
+    results: list[T] = []
+    failures: list[UnderstudyError] = []
+    for item in items:
+        try:
+            results.append(read(item))
+        except UnderstudyError as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise UnderstudyError("\n  ".join(map(str, failures)))
+    return results
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a directory holds nothing, or nothing but the lock of a run that never began."""
+    try:
+        return {each.name for each in path.iterdir()} <= {LOCK_FILE}
+    except OSError:
+        return False
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:

@@ -11,7 +11,7 @@ from understudy.evaluate import costs
 from understudy.evaluate.caveats import chance_bounds, teachers, warnings
 from understudy.evaluate.comparison import Result, comparison
 from understudy.evaluate.curves import outcome
-from understudy.evaluate.runs import Run, grouped
+from understudy.evaluate.runs import Run, every, grouped
 from understudy.evaluate.uncertainty import own_test, transferred
 
 
@@ -24,8 +24,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     twice = [str(path) for path, n in Counter(run.path.resolve() for run in runs).items() if n > 1]
     if twice:
         raise UnderstudyError(f"given twice: {', '.join(twice)}")
-    for run in runs:
-        run.score()
+    every(Run.score, runs)
     variants = _variants(runs)
     by_dataset = grouped(runs, lambda run: run.dataset)
     scores = [

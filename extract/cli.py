@@ -1,6 +1,5 @@
 """`understudy extract`: a thin layer over `understudy.extract.extract`."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from understudy import config
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, stoppable
 
 if TYPE_CHECKING:
     from understudy.extract.jobfile import TeacherEntry
@@ -141,7 +140,7 @@ def command(
     standard Zarr v3 stores; `understudy cache show` describes one.
     """
     changes = {key: value for key, value in given.items() if value is not None}
-    try:
+    with stoppable("stopped; the same command continues from the committed shards"):
         from understudy import datasets
         from understudy.extract import forecast, jobfile, run
 
@@ -175,9 +174,6 @@ def command(
                     click.echo(line)
             return
         reports = run.run_all(plans, job.runtime, say=click.echo)
-    except KeyboardInterrupt:
-        click.echo("stopped; the same command continues from the committed shards", err=True)
-        sys.exit(130)
     for planned, report in zip(plans, reports, strict=True):
         if len(plans) > 1:
             click.secho(planned.index.name, bold=True)

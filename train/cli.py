@@ -3,40 +3,43 @@
 from pathlib import Path
 
 import click
+import yaml
 
 from understudy import cache as caches
-from understudy import config, datasets
-from understudy.errors import ConfigError
+from understudy import config, datasets, students
+from understudy.errors import ConfigError, stoppable
 from understudy.index import ClipIndex
 from understudy.train import loop, runlog
-from understudy.train.config import STUDENT, read_recipe
+from understudy.train.config import STUDENT, SYSTEM, read_recipe, resolve
+from understudy.train.objective import SYSTEMS
 
 _PATH = click.Path(path_type=Path)
 
 
 @click.command(name="train")
-@click.argument("dataset")
-@click.option("--run-dir", type=_PATH, required=True,
+@click.argument("dataset", required=False, metavar="DATASET")
+@click.option("--run-dir", type=_PATH,
               help="Folder of the run; the same command goes on where it stopped.")  # fmt: skip
 @click.option("--cache", type=_PATH, help="Cache that `understudy extract` made.")
 @click.option("--root", type=_PATH,
               help="Folder of the dataset's files; needed without an audio track.")  # fmt: skip
-@click.option("--student", help=f"Student to train [default: {STUDENT}].")
-@click.option(
-    "--system", help="baseline, fitnet, fitnet_linear, dc or dc_linear [default: dc_linear]."
-)
+@click.option("--student", help=f"{', '.join(students.names())} [default: {STUDENT}].")
+@click.option("--system", help=f"{', '.join(SYSTEMS)} [default: {SYSTEM}].")
 @click.option("--teacher", "teachers", multiple=True,
               help="Teacher whose embeddings are in the cache; may be repeated.")  # fmt: skip
 @click.option("--fold", type=int, help="Fold to test on; default: the dataset's own split.")
 @click.option("--store", multiple=True, help="Store to use where the cache has several of a track.")
 @click.option("--recipe", type=_PATH, help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="A.B=C",
-              help="A setting, such as optim.lr=1e-3 or student.tap=pre.")  # fmt: skip
+              help="A setting, such as optim.max_epochs=20 or student.width=64; --show-settings "
+              "lists all.")  # fmt: skip
+@click.option("--show-settings", is_flag=True,
+              help="Show all settings, as a recipe file, and end.")  # fmt: skip
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE",
               help="Option of the dataset, with --root.")  # fmt: skip
 def command(
-    dataset: str,
-    run_dir: Path,
+    dataset: str | None,
+    run_dir: Path | None,
     cache: Path | None,
     root: Path | None,
     student: str | None,
@@ -46,6 +49,7 @@ def command(
     store: tuple[str, ...],
     recipe: Path | None,
     assignments: tuple[str, ...],
+    show_settings: bool,
     options: tuple[str, ...],
 ) -> None:
     """Train a student on DATASET, with or without a teacher.
@@ -54,18 +58,27 @@ def command(
     and last.safetensors; run the same command again to go on after an interruption.
     """
     settings = config.overrides(assignments)
-    loop.train(
-        _index(dataset, root, cache, config.overrides(options)),
-        student=student,
-        system=system,
-        teacher=teachers,
-        cache=cache,
-        store=store,
-        run_dir=run_dir,
-        fold=fold,
-        settings=settings,
-        recipe=None if recipe is None else read_recipe(recipe),
-    )
+    given = None if recipe is None else read_recipe(recipe)
+    if show_settings:
+        shown = resolve(settings, student=student, system=system, recipe=given).shown()
+        click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+        return
+    if dataset is None or run_dir is None:
+        missing = "argument 'DATASET'" if dataset is None else "option '--run-dir'"
+        raise click.UsageError(f"Missing {missing}.")
+    with stoppable("stopped; the same command goes on from the last checkpoint"):
+        loop.train(
+            _index(dataset, root, cache, config.overrides(options)),
+            student=student,
+            system=system,
+            teacher=teachers,
+            cache=cache,
+            store=store,
+            run_dir=run_dir,
+            fold=fold,
+            settings=settings,
+            recipe=given,
+        )
     click.echo(summary(run_dir))
 
 

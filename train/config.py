@@ -4,13 +4,13 @@ is silent).
 Precedence, lowest first: defaults, the system's preset, recipe file, `--set`, named option.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from understudy import config, students
-from understudy.errors import ConfigError, unknown
+from understudy.errors import ConfigError, nearest, unknown
 from understudy.train.augment import AugmentSettings
 from understudy.train.objective import SYSTEMS, ObjectiveSettings
 
@@ -169,7 +169,7 @@ class TrainSettings:
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads: wanted at least 1, found {self.threads}")
 
-    def completed(self, student: Mapping[str, Any], crop_samples: int, threads: int):
+    def completed(self, student: Mapping[str, Any], crop_samples: int, threads: int | None):
         """These settings with the values that depend on the student and the machine filled in."""
         return replace(
             self,
@@ -182,6 +182,14 @@ class TrainSettings:
     def crop_samples(self) -> int:
         """Length of a crop at 16 kHz."""
         return self.data.crop_samples or students.kind(str(self.student["name"])).input_samples
+
+    def shown(self) -> dict[str, Any]:
+        """All settings as a plain mapping, with the student's own and its length of a crop."""
+        given = dict(self.student)
+        kind = students.kind(str(given.pop("name")))
+        own = config.from_mapping(kind.settings_class, given, f"student {kind.name}")
+        student = {"name": kind.name, **config.to_mapping(own)}
+        return config.to_mapping(self.completed(student, self.crop_samples, self.threads))
 
     def shared(self) -> dict[str, Any]:
         """What runs over one stream must have in common."""
@@ -240,7 +248,25 @@ def resolve(
     if name not in SYSTEMS:
         raise ConfigError(unknown("system", str(name), SYSTEMS))
     defaults = {"student": {"name": STUDENT}, "distill": config.to_mapping(SYSTEMS[name])}
+    known = {f.name for f in fields(TrainSettings)}
+    for key in chosen:
+        if key not in known:
+            raise ConfigError(_unknown_setting(key, known))
     return config.from_mapping(TrainSettings, config.merged(defaults, chosen))
+
+
+def _unknown_setting(key: str, sections: Iterable[str]) -> str:
+    """Message for a key that is no section, but perhaps the last part of a setting."""
+    paths = {section: section for section in sections}
+    for section, values in resolve().shown().items():
+        for name in values if isinstance(values, Mapping) else ():
+            paths.setdefault(name, f"{section}.{name}")
+    near = nearest(key, paths)
+    hint = f"; did you mean '{paths[near]}'?" if near else "."
+    return (
+        f"settings: unknown key '{key}'{hint} Known: {', '.join(sorted(sections))}; "
+        "`understudy train --show-settings` lists all settings"
+    )
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

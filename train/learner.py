@@ -175,7 +175,7 @@ class Learner:
         """Logs the epoch, keeps the best weights, adapts the learning rate, decides on the end.
 
         Returns:
-            What the live line shows.
+            What is shown of it.
         """
         state = self.state
         valid_losses, value = validation.result()
@@ -221,7 +221,11 @@ class Learner:
                 n_left_out=len(self.setup.record["left_out"]),
                 timing=timing,
             )
-        return {"valid": f"{valid_losses['student']:.3f}", self.metric: f"{value:.3f}"}
+        return {
+            **({"train": f"{losses['total']:.3f}"} if losses else {}),
+            "valid": f"{valid_losses['student']:.3f}",
+            self.metric: f"{value:.3f}",
+        }
 
     def reason_to_end(self) -> str | None:
         """Why training ends after this epoch; None if it goes on."""

@@ -59,7 +59,8 @@ def train(
         fold: Test fold (see `ClipIndex.split`); None for the index's own split.
         settings: Nested mapping over `TrainSettings`, such as {"optim": {"lr": 1e-3}}.
         recipe: The same with lower precedence.
-        progress: Show a live line where stderr is a terminal.
+        progress: Show on stderr how it goes: a live line on a terminal, elsewhere now and then a
+            plain one.
 
     Returns:
         run_dir.
@@ -105,8 +106,6 @@ def train_group(
     """
     stores = [store] if isinstance(store, (str, Path)) else list(store)
     with ExitStack() as stack:
-        for plan in plans:
-            stack.enter_context(caches.lock(plan.run_dir))
         stack.enter_context(threads(plans[0].settings.threads))
         stack.enter_context(_own_generators())
         feed = open_feed(
@@ -116,9 +115,12 @@ def train_group(
             stores=[str(name) for name in stores],
             fold=fold,
         )
-        learners = []
+        # What is refused up to here leaves no folder behind.
+        setups = [prepare(feed, plan) for plan in plans]
         for plan in plans:
-            setup = prepare(feed, plan)
+            stack.enter_context(caches.lock(plan.run_dir))
+        learners = []
+        for plan, setup in zip(plans, setups, strict=True):
             claim(plan.run_dir, setup.record)
             learner = Learner(setup, plan.run_dir)
             if not learner.state.ended:
@@ -148,6 +150,7 @@ class Training:
             total = max((learner.total_steps for learner in self.learners), default=0)
             self.progress = Progress(total, done, self.show_progress and bool(self.learners))
             stack.callback(self.progress.close)
+            self.progress.begin([learner.setup.record for learner in self.learners])
             while (active := self.active()) and not stop():
                 epoch = min(learner.state.epoch for learner in active)
                 here = [learner for learner in active if learner.state.epoch == epoch]
@@ -206,7 +209,10 @@ class Training:
                 _collect(shown, learner.finish_epoch(validation, self.clock.timing()))
                 if learner.due:
                     learner.save()
-        self.progress.show(**_joined(shown))
+        if shown:
+            epoch = max(learner.state.epoch for learner in learners)
+            step = max(learner.state.step for learner in learners)
+            self.progress.end_epoch(epoch, step, **_joined(shown))
 
     def read(
         self, plan: Sequence[Crops], epoch: int | None = None

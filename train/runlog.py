@@ -1,14 +1,20 @@
-"""The run's log (one JSON object a line) and its live progress line."""
+"""The run's log (one JSON object a line), and on stderr how it goes."""
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from tqdm import tqdm
 
 from understudy.errors import ConfigError, WeightsError
+
+PLAIN_S = 10.0
+"""Least seconds between the plain lines of two epochs."""
 
 
 class RunLog:
@@ -85,12 +91,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """One live line on stderr: steps, it/s, share of the time spent waiting for data, losses.
+    """On a terminal one live line: steps, it/s, share of the time spent waiting for data, losses.
+    Elsewhere a plain line at the start and, now and then, one of an epoch.
 
     Args:
         total: Steps of the whole run.
         done: Steps already taken.
-        enabled: False shows nothing; True shows the line where stderr is a terminal.
+        enabled: False shows nothing.
     """
 
     def __init__(self, total: int, done: int, enabled: bool) -> None:
@@ -98,11 +105,15 @@ class Progress:
             total=total, initial=done, unit="step", dynamic_ncols=True, disable=not enabled or None
         )
         self._fields: dict[str, str] = {}
+        self._total, self._done = total, done
+        self._plain = enabled and self._bar.disable
+        self._told_s = -math.inf
+        self._epoch_began_s = time.monotonic()
 
-    @property
-    def live(self) -> bool:
-        """Whether anybody sees the line."""
-        return not self._bar.disable
+    def begin(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Says, as a plain line, what is trained: the config.json of each student."""
+        if self._plain:
+            click.echo(headline(records, self._total, self._done), err=True)
 
     def step(self, done: int) -> None:
         """`done` steps are done."""
@@ -113,6 +124,35 @@ class Progress:
         self._fields |= fields
         self._bar.set_postfix(self._fields, refresh=False)
 
+    def end_epoch(self, epoch: int, step: int, **fields: str) -> None:
+        """Shows the fields of an epoch that is done; as a plain line not too often."""
+        self.show(**fields)
+        now_s = time.monotonic()
+        epoch_s, self._epoch_began_s = now_s - self._epoch_began_s, now_s
+        if self._plain and now_s - self._told_s >= PLAIN_S:
+            self._told_s = now_s
+            shown = ", ".join(f"{name} {text}" for name, text in fields.items())
+            click.echo(
+                f"epoch {epoch}, step {step} of {self._total}: {shown}; {epoch_s:.1f} s/epoch",
+                err=True,
+            )
+
     def close(self) -> None:
         """Leaves the line as it is."""
         self._bar.close()
+
+
+def headline(records: Sequence[Mapping[str, Any]], total: int, done: int) -> str:
+    """What is trained, for how many steps and where, from the config.json of each student."""
+    first = records[0]
+    fold = "" if first["fold"] is None else f" fold {first['fold']}"
+    clips = ", ".join(f"{n} {split}" for split, n in first["clips"].items())
+    students = (
+        f"{one['student']} {one['system']}{' of ' + one['teacher'] if one['teacher'] else ''}"
+        for one in records
+    )
+    steps = f"{total} steps at most{f', {done} done' if done else ''}"
+    return (
+        f"{first['dataset']}{fold}: {clips} clips; {', '.join(dict.fromkeys(students))}; "
+        f"{steps}; on {first['provenance']['device']}"
+    )

@@ -4,7 +4,11 @@ Everything else (an `AssertionError`, a `TypeError`) is a defect of understudy's
 """
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import click
 
 
 class UnderstudyError(ValueError):
@@ -52,6 +56,16 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
     alike = [choice for choice in choices if seen(choice) == seen(name)]
     near = alike or difflib.get_close_matches(name, choices, n=1, cutoff=cutoff)
     return near[0] if near else None
+
+
+@contextmanager
+def stoppable(message: str) -> Iterator[None]:
+    """Ctrl-C in the block of a command ends it with `message` and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(message, err=True)
+        sys.exit(130)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from tests import tiny
 
@@ -215,7 +216,7 @@ def test_an_unfinished_extraction_is_refused(tmp_path, index):
     folder = tiny.make_cache(tmp_path / "cache", index, {"framewise": {1: MISSING, 17: MISSING}})
     with pytest.raises(CacheError, match=r"framewise.*lacks 1 of 15.*run the same command again"):
         run(index, folder, tmp_path / "run")
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_baseline_needs_no_cache(tmp_path, index):
@@ -257,19 +258,21 @@ def test_baseline_needs_no_cache(tmp_path, index):
 def test_settings_that_cannot_be_used_are_explained(tmp_path, index, cache_dir, changes, message):
     with pytest.raises(ConfigError, match=message):
         run(index, cache_dir, tmp_path / "run", system=None, **changes)
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
-def test_what_is_missing_is_named(tmp_path, index, cache_dir):
+def test_what_is_missing_is_named_and_no_folder_is_made(tmp_path, index, cache_dir):
+    run_dir = tmp_path / "run"
     with pytest.raises(ConfigError, match="system dc learns from a teacher"):
-        train(index, system="dc", cache=cache_dir, run_dir=tmp_path)
+        train(index, system="dc", cache=cache_dir, run_dir=run_dir)
     with pytest.raises(CacheError, match=r"no store of 'passt'.*understudy extract tiny"):
-        train(index, system="dc", teacher="passt", cache=cache_dir, run_dir=tmp_path)
+        train(index, system="dc", teacher="passt", cache=cache_dir, run_dir=run_dir)
     other = next((cache_dir / "tiny").glob("clipwise-*"))
     with pytest.raises(ConfigError, match="a store of 'clipwise'; wanted at most one each of"):
-        train(index, teacher="framewise", cache=cache_dir, store=other, run_dir=tmp_path)
+        train(index, teacher="framewise", cache=cache_dir, store=other, run_dir=run_dir)
     with pytest.raises(DataError, match="wanted fold 9"):
-        train(index, teacher="framewise", cache=cache_dir, fold=9, run_dir=tmp_path)
+        train(index, teacher="framewise", cache=cache_dir, fold=9, run_dir=run_dir)
+    assert not run_dir.exists()
 
 
 def test_divergence_is_an_error_not_a_result(tmp_path, index, cache_dir):
@@ -287,6 +290,17 @@ def test_command_trains_from_the_cache_alone(tmp_path, cache_dir, finished):
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     assert_same_run(tmp_path / "run", finished)
+    start, epoch = result.stderr.splitlines()  # further epochs follow too soon
+    assert start == (
+        "tiny: 12 train, 3 valid, 3 test clips; sc-cnn dc_linear of framewise; "
+        "9 steps at most; on cpu"
+    )
+    first = runlog.read(finished / "log.jsonl")[0]
+    assert epoch.startswith(
+        f"epoch 1, step 3 of 9: train {first['train']['total']:.3f}, "
+        f"valid {first['valid']['student']:.3f}, mAP {first['value']:.3f}; "
+    )
+    assert epoch.endswith(" s/epoch")
     lines = result.stdout.splitlines()
     assert lines[0].startswith("best validation mAP 0.")
     assert lines[1].startswith("ended by optim.max_epochs 3; ")
@@ -298,3 +312,46 @@ def test_command_without_index_says_what_it_wants(tmp_path):
         result = CliRunner().invoke(command, ["tiny", "--run-dir", str(tmp_path / "run"), *extra])
         assert isinstance(result.exception, ConfigError)
         assert "--root" in str(result.exception)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, cache_dir, monkeypatch):
+    def interrupted(self, batch, image):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "step", interrupted)
+    result = CliRunner().invoke(
+        command,
+        ["tiny", "--teacher", "framewise", "--cache", str(cache_dir),
+         "--run-dir", str(tmp_path / "run"), "--set", "student.width=4"],
+    )  # fmt: skip
+    assert result.exit_code == 130
+    last = result.stderr.splitlines()[-1]
+    assert last == "stopped; the same command goes on from the last checkpoint"
+
+
+def test_shown_settings_are_a_recipe_of_the_same_run(tmp_path):
+    chosen = ["--system", "dc", "--student", "hcnn", "--set", "optim.lr=1e-5", "--show-settings"]
+    result = CliRunner().invoke(command, chosen)
+    assert result.exit_code == 0, result.output
+    shown = yaml.safe_load(result.stdout)
+    assert shown["student"] == {"name": "hcnn", "width": 128, "tap": "post", "dropout": 0.5}
+    assert (shown["optim"]["lr"], shown["optim"]["batch"]) == (1e-5, 16)
+    assert shown["data"]["crop_samples"] == 80_000
+    (tmp_path / "recipe.yaml").write_text(result.stdout)
+    again = CliRunner().invoke(
+        command, ["--recipe", str(tmp_path / "recipe.yaml"), "--show-settings"]
+    )
+    assert again.stdout == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("epochs", "optim.max_epochs"), ("width", "student.width")]
+)
+def test_a_setting_without_its_section_is_found(given, meant):
+    with pytest.raises(ConfigError, match=rf"unknown key '{given}'; did you mean '{meant}'"):
+        resolve({given: 3})
+
+
+def test_command_without_run_dir_says_so():
+    result = CliRunner().invoke(command, ["tiny"])
+    assert (result.exit_code, "Missing option '--run-dir'" in result.stderr) == (2, True)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from understudy import config, metrics
 from understudy.errors import UnderstudyError
+from understudy.evaluate.cli import group
 from understudy.evaluate.report import report
 from understudy.evaluate.runs import Run
 
@@ -390,6 +392,8 @@ def test_what_is_missing_or_wrong_is_named_with_the_command(tmp_path: Path) -> N
         report([run, run], out)
     with pytest.raises(UnderstudyError, match="absent: not a run directory"):
         report([tmp_path / "absent"], out)
+    with pytest.raises(UnderstudyError, match=r"(?s)absent: not a run.*other: not a run"):
+        report([tmp_path / "absent", run, tmp_path / "other"], out)
     score = run / "evaluation" / "score.json"
     content = json.loads(score.read_text())
     write(score, content | {"run_digest": "other"})
@@ -406,3 +410,16 @@ def test_what_is_missing_or_wrong_is_named_with_the_command(tmp_path: Path) -> N
     with pytest.raises(UnderstudyError, match=r"log\.jsonl: not a log"):
         report([run], out)
     assert not (out / "index.html").exists()
+
+
+def test_command_leaves_out_folders_where_nothing_was_trained(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "dc")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / ".lock").write_text("{}")
+    result = CliRunner().invoke(
+        group, ["report", str(bare), str(run), "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"{bare}: left out: nothing was trained there\n"
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["runs"]) == 1

@@ -1,10 +1,11 @@
 """`understudy study`."""
 
 import json
-import sys
 from pathlib import Path
 
 import click
+
+from understudy.errors import stoppable
 
 _PATH = click.Path(path_type=Path)
 
@@ -40,12 +41,9 @@ def command(
     if dry_run:
         click.echo(make_plan(read_study(file, cache), folder).describe())
         return
-    try:
+    with stoppable("stopped; the same command goes on from the last checkpoints"):
         path = study(
             file, folder, cache=cache, scheduler=scheduler, workers=workers, say=click.echo
         )
-    except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on from the last checkpoints", err=True)
-        sys.exit(130)
     click.echo(table(json.loads(path.read_text(encoding="utf-8"))))
     click.echo(f"written: {path}, {path.with_suffix('.csv')}, {folder / 'report' / 'index.html'}")

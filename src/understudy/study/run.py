@@ -39,7 +39,7 @@ def study(
         scheduler: Address of a dask scheduler whose workers see the same paths; a GPU's worker
             wants one thread, so that it has one task at a time.
         workers: Local processes; 1 is this very process.
-        progress: Show live lines where stderr is a terminal.
+        progress: Show on stderr how it goes; see `train`.
         say: Is told the plan, and after every group how far it is.
 
     Returns:
