@@ -70,8 +70,8 @@ def connect(
     from distributed import Client
 
     with ExitStack() as stack:
+        stack.enter_context(_told_once())
         if scheduler is not None:
-            stack.enter_context(_told_once())
             client = stack.enter_context(_reached(scheduler))
             with _answering(client):
                 yield client
@@ -118,9 +118,8 @@ def _answering(client: "Client") -> Iterator[None]:
 
 @contextmanager
 def _told_once() -> Iterator[None]:
-    """Keeps dask's tracebacks of a connection that broke out of the log: SchedulerLost tells it.
-
-    Closing a client cancels its attempts to reconnect, which it logs as an error.
+    """Keeps dask's tracebacks of a connection that broke or timed out, of its own closing most of
+    all, out of the log: what matters of them is raised here.
     """
 
     def wanted(record: logging.LogRecord) -> bool:

@@ -134,9 +134,10 @@ def interrupted(arguments: list[str], folder: Path, **variables: str) -> tuple[i
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_stops_cleanly(tmp_path: Path, workers: str):
     for number in range(40):
-        faulty.record(tmp_path / "field" / f"{number:02}.wav", seed=number)
+        faulty.record(tmp_path / "field" / "ab"[number % 2] / f"{number:02}.wav", seed=number)
     given = ["folder", "--root", str(tmp_path / "field"), "--teacher", "hear:tests.faulty"]
     given += ["--cache", str(tmp_path / "cache"), "--workers", workers]
+    given += ["--option", "classes_from=folders"]
     slow = {"FAULTY_SLEEP_S": "1"}
     code, errors = interrupted(["extract", *given], tmp_path / "cache" / "field", **slow)
     warning, _, told = errors.partition("\n")

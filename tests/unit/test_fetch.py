@@ -1,4 +1,5 @@
 import hashlib
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -181,9 +182,10 @@ def test_a_client_error_is_not_repeated(get, server, tmp_path):
     assert left(tmp_path) == []
 
 
-def test_no_server_and_no_address(tmp_path, server):
-    url = server.url
-    server.server_close()
+def test_no_server_and_no_address(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/file.bin"
     with pytest.raises(DataError, match="cannot be reached"):
         fetch.download(url, tmp_path / "x", retries=1, backoff_s=0.001)
     with pytest.raises(DataError, match="wanted an http or https address"):
