@@ -118,13 +118,15 @@ def _answering(client: "Client") -> Iterator[None]:
 
 @contextmanager
 def _told_once() -> Iterator[None]:
-    """Keeps dask's tracebacks of a connection that broke or timed out, of its own closing most of
-    all, out of the log: what matters of them is raised here.
+    """Keeps what dask logs of a connection that broke or timed out, of its own closing most of all,
+    out of the log: what matters of it is raised here. A client that is closed while it reconnects
+    logs a traceback, or that it failed after seconds that did not pass.
     """
 
     def wanted(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, OSError | CancelledError | asyncio.CancelledError)
+        broke = isinstance(error, OSError | CancelledError | asyncio.CancelledError)
+        return not broke and not str(record.msg).startswith("Failed to reconnect to scheduler")
 
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
