@@ -1,6 +1,7 @@
 """kill -9 at any moment of a study, then the same command: the same table."""
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from click.testing import CliRunner
 from tests import studies
 
 from understudy.study.cli import command
+
+STOPPED = "stopped; the same command goes on from the last checkpoints\n"
 
 
 def arguments(file: Path, out: Path) -> list[str]:
@@ -50,3 +53,29 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path, n_kills):
     assert end.returncode == 0, end.stderr
     for name in ("summary.json", "summary.csv"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.soak)])
+def test_ctrl_c_ends_a_study_that_the_same_command_continues(tmp_path, workers):
+    file = studies.write(tmp_path, n_epochs=3, text=studies.FILE.replace("[1, 2]", "[1]"))
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    done = CliRunner().invoke(command, [str(file), "--out", str(whole)])
+    assert done.exit_code == 0, done.output
+    call = [*arguments(file, stopped), "--workers", workers]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:  # a shell's background jobs ignore Ctrl-C, and so would what they start
+        run = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 240
+    while run.poll() is None and not newest(stopped):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=240)
+    assert (run.returncode, errors) == (130, STOPPED)
+    assert not (stopped / "summary.json").exists()
+    end = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert end.returncode == 0, end.stderr
+    for name in ("summary.json", "summary.csv"):
+        assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
