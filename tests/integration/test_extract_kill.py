@@ -140,9 +140,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path, workers: str):
     given += ["--option", "classes_from=folders"]
     slow = {"FAULTY_SLEEP_S": "1"}
     code, errors = interrupted(["extract", *given], tmp_path / "cache" / "field", **slow)
-    warning, _, told = errors.partition("\n")
-    assert warning.startswith("warning: field has no labels")
-    assert (code, told) == (130, STOPPED), errors
+    assert (code, errors) == (130, STOPPED), errors
     done = records(tmp_path / "cache" / "field")
     assert 1 <= len(done) < 40
     left = [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".part")]
