@@ -19,7 +19,7 @@ from understudy.extract import extract
 from understudy.index import ClipIndex
 
 TEACHER, RATE_HZ = "mn10", 32_000
-CLIPS, CLIP_S, ROUNDS = 128, 10.0, 2
+CLIPS, CLIP_S, ROUNDS = 768, 10.0, 2
 
 
 def collection(folder: Path) -> ClipIndex:
