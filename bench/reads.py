@@ -31,9 +31,9 @@ IDENTITY = {
 }
 
 
-def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: int) -> Path:
-    """Writes one store, a plain array file and one file per clip with the same numbers."""
-    track = cache.Track(
+def track(n_frames: int, dim: int) -> cache.Track:
+    """The track of a store that holds random numbers."""
+    return cache.Track(
         kind="embedding",
         name="bench",
         dtype="float16",
@@ -41,7 +41,25 @@ def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: i
         dim=dim,
         identity={**IDENTITY, "dim": dim},
     )
-    writer = cache.StoreWriter.open_or_create(folder, track, n_clips, clips_per_shard)
+
+
+def payload(data: np.ndarray, rows: range) -> cache.ShardPayload:
+    """A shard of clips that are all ok and of one length; `data` (clip, frame, channel)."""
+    n_clips, n_frames, _ = data.shape
+    return cache.ShardPayload(
+        data=data,
+        n_frames=np.full(n_clips, n_frames, np.uint32),
+        status=np.ones(n_clips, np.uint8),
+        clip_key=np.array([cache.clip_key(str(row)) for row in rows]),
+        level_db=np.zeros((n_clips, n_frames), np.float16),
+    )
+
+
+def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: int) -> Path:
+    """Writes one store, a plain array file and one file per clip with the same numbers."""
+    writer = cache.StoreWriter.open_or_create(
+        folder, track(n_frames, dim), n_clips, clips_per_shard
+    )
     rng = np.random.default_rng(0)
     seconds = {"write_shard": 0.0, "once": 0.0, "each": 0.0}
     (folder / "clips").mkdir()
@@ -50,15 +68,9 @@ def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: i
             rows = writer.rows(shard)
             shape = (len(rows), n_frames, dim)
             data = rng.standard_normal(shape, dtype=np.float32).astype(np.float16)
-            payload = cache.ShardPayload(
-                data=data,
-                n_frames=np.full(len(rows), n_frames, np.uint32),
-                status=np.ones(len(rows), np.uint8),
-                clip_key=np.array([cache.clip_key(str(row)) for row in rows]),
-                level_db=np.zeros(shape[:2], np.float16),
-            )
+            contents = payload(data, rows)
             start = time.perf_counter()
-            writer.write_shard(shard, payload, {})
+            writer.write_shard(shard, contents, {})
             middle = time.perf_counter()
             seconds["write_shard"] += middle - start
             # A shard is one file per array and its record.

@@ -22,7 +22,7 @@ import click
 import numpy as np
 import zarr
 
-from bench.reads import IDENTITY
+from bench.reads import payload, track
 from understudy import cache
 from understudy.cache.objects import ObjectPath
 
@@ -101,25 +101,12 @@ def serving(folder: Path, delay_s: float) -> Iterator[str]:
 
 def make(dataset_dir: Path, data: np.ndarray, clips_per_shard: int) -> str:
     """Writes a store of `data` (clip, frame, channel); its name."""
-    track = cache.Track(
-        kind="embedding",
-        name="bench",
-        dtype="float16",
-        max_frames=FRAMES,
-        dim=DIM,
-        identity={**IDENTITY, "dim": DIM},
+    writer = cache.StoreWriter.open_or_create(
+        dataset_dir, track(FRAMES, DIM), len(data), clips_per_shard
     )
-    writer = cache.StoreWriter.open_or_create(dataset_dir, track, len(data), clips_per_shard)
     for shard in range(writer.n_shards):
         rows = writer.rows(shard)
-        payload = cache.ShardPayload(
-            data=data[rows.start : rows.stop],
-            n_frames=np.full(len(rows), FRAMES, np.uint32),
-            status=np.ones(len(rows), np.uint8),
-            clip_key=np.array([cache.clip_key(str(row)) for row in rows]),
-            level_db=np.zeros((len(rows), FRAMES), np.float16),
-        )
-        writer.write_shard(shard, payload, {})
+        writer.write_shard(shard, payload(data[rows.start : rows.stop], rows), {})
     writer.finalise({})
     return writer.path.name
 

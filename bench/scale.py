@@ -15,7 +15,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from bench.reads import IDENTITY
+from bench.reads import track
 from understudy import cache
 from understudy.cache import layout
 from understudy.index import ClipIndex
@@ -49,15 +49,7 @@ print(f"metadata {opened * 1e3:.0f} ms; with status and n_frames {read:.2f} s; w
 
 def sparse_store(folder: Path, n_clips: int, clips_per_shard: int) -> Path:
     """A store whose shards are holes but for their index, and whose rows are all ok."""
-    track = cache.Track(
-        kind="embedding",
-        name="bench",
-        dtype="float16",
-        max_frames=FRAMES,
-        dim=DIM,
-        identity={**IDENTITY, "dim": DIM},
-    )
-    writer = cache.StoreWriter.open_or_create(folder, track, n_clips, clips_per_shard)
+    writer = cache.StoreWriter.open_or_create(folder, track(FRAMES, DIM), n_clips, clips_per_shard)
     store = writer._store
     row_bytes = FRAMES * DIM * 2
     small = {

@@ -55,7 +55,7 @@ class Uncertainty:
             return None
         trials = [self._trials[run.path][0] for run in runs]
         values = intervals.mean_over_runs(trials, self.draws)
-        return _listed(intervals.interval(values, self._n_groups(runs)))
+        return intervals.listed(intervals.interval(values, self._n_groups(runs)))
 
     def per_class(
         self, runs: Sequence[Run], label_names: Sequence[str]
@@ -66,7 +66,9 @@ class Uncertainty:
         trials = [self._trials[run.path][1] for run in runs]
         values = intervals.mean_over_runs(trials, self.draws)
         held = np.any([self._held[run.path] for run in runs], axis=0).sum(axis=1)
-        found = [_listed(intervals.interval(*row)) for row in zip(values, held, strict=True)]
+        found = [
+            intervals.listed(intervals.interval(*row)) for row in zip(values, held, strict=True)
+        ]
         return dict(zip(label_names, found, strict=True))
 
     def difference(self, pairs: Sequence[tuple[Run, Sequence[Run]]]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class Uncertainty:
         values = intervals.mean_difference(trials, self.draws)
         n_groups = self._n_groups(involved)
         return {
-            "interval": _listed(intervals.difference_interval(values, n_groups)),
+            "interval": intervals.listed(intervals.difference_interval(values, n_groups)),
             "p_value": intervals.p_value(values, n_groups),
         }
 
@@ -122,7 +124,3 @@ def _read(run: Run, file: str | None) -> Mapping[str, np.ndarray] | None:
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise UnderstudyError(f"{path}: not readable ({error}); score the run again") from None
     return stored if "group" in stored else None
-
-
-def _listed(found: tuple[float, float] | None) -> list[float] | None:
-    return None if found is None else list(found)

@@ -159,7 +159,11 @@ def command(
                 datasets=(
                     jobfile.DatasetEntry(name=dataset, root=root, options=_options(options)),
                 ),
-                teachers=_teachers(teachers, _paths(weights), _settings(settings, teachers)),
+                teachers=_teachers(
+                    teachers,
+                    config.assigned(weights, "--weights wants NAME=PATH"),
+                    _settings(settings, teachers),
+                ),
                 audio=audio,
                 **changes,
             )
@@ -196,16 +200,6 @@ def _teachers(
         TeacherEntry(name=name, weights=weights.get(name), settings=settings.get(name, {}))
         for name in names
     )
-
-
-def _paths(assignments: Iterable[str]) -> dict[str, str]:
-    result = {}
-    for text in assignments:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise ConfigError(f"--weights wants NAME=PATH, found '{text}'")
-        result[name] = path
-    return result
 
 
 def _options(assignments: Iterable[str]) -> dict[str, object]:

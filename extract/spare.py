@@ -19,7 +19,7 @@ from understudy.extract.forward import FATAL
 from understudy.extract.load import load
 from understudy.extract.plan import Failure, Job, Shard, shard_clips
 from understudy.extract.shard import ShardTrack
-from understudy.extract.worker import Stopped, cached_teacher
+from understudy.extract.worker import Stopped, audio_of, computers
 
 DONE, UNFIT = "done", "unfit"
 START_S = 300.0  # patience with a process that imports torch and builds teachers
@@ -124,14 +124,11 @@ def main(handle: int) -> None:
         job, shard, first = pickle.load(sys.stdin.buffer)  # from the process that started this one
         jobs = {item.track.name: item for item in job.tracks if item.track.name in shard.tracks}
         try:
-            computing = {
-                name: None if item.spec is None else cached_teacher(item.spec, job.device)
-                for name, item in jobs.items()
-            }
+            computing = computers(jobs.values(), job.device)
         except UnderstudyError as error:
             say.write(f"{UNFIT} {error}\n")
             return
-        wanted = {(item.rate_hz, item.resampler) for item in jobs.values()}
+        wanted = audio_of(jobs.values())
         refused = dict(shard.refused)
         (clips,) = shard_clips(job.dataset_dir, [shard])
         for row, clip in enumerate(clips):

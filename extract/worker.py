@@ -20,6 +20,7 @@ from understudy.extract.plan import (
     Clip,
     Job,
     Shard,
+    TrackJob,
     decoders,
     default_device,
     shard_clips,
@@ -55,11 +56,8 @@ def process(
     done = spread(place(job.dataset_dir), partial(_committed, job, writers), shards)
     shards = [shard for shard, there in zip(shards, done, strict=True) if not there]
     names = {name for shard in shards for name in shard.tracks}
-    computing = {
-        name: None if (spec := jobs[name].spec) is None else cached_teacher(spec, job.device)
-        for name in names
-    }
-    wanted = {(jobs[name].rate_hz, jobs[name].resampler) for name in names}
+    needed = [jobs[name] for name in names]
+    computing, wanted = computers(needed, job.device), audio_of(needed)
     total, step = Progress(), Progress()
 
     def tick() -> None:
@@ -115,6 +113,19 @@ def process(
         finally:
             pool.shutdown(cancel_futures=True)
     return total
+
+
+def computers(tracks: Iterable[TrackJob], device: str) -> dict[str, Teacher | None]:
+    """What computes each track, by its name; None for audio, which is only decoded."""
+    return {
+        item.track.name: None if item.spec is None else cached_teacher(item.spec, device)
+        for item in tracks
+    }
+
+
+def audio_of(tracks: Iterable[TrackJob]) -> set[tuple[int, str]]:
+    """The (rate in Hz, resampler) at which the tracks want clips."""
+    return {(item.rate_hz, item.resampler) for item in tracks}
 
 
 def _committed(job: Job, writers: Mapping[str, StoreWriter], shard: Shard) -> bool:

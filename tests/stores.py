@@ -1,6 +1,7 @@
 """Small stores with known contents, for tests of what reads and writes them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,14 @@ def array_files(path: Any) -> dict[str, bytes]:
         for file in sorted(path.glob("*/c/**/*"))
         if file.is_file()
     }
+
+
+def foreign_reader(path: Path, held: Contents) -> cache.CacheReader:
+    """A reader of a store in another codec chain than ours, which it reads like our own."""
+    reader = cache.CacheReader(path)
+    assert reader._foreign is not None
+    rows = [9, 0, 0, 5, 2]
+    data, n_frames = reader.gather(rows, missing="nan")
+    np.testing.assert_array_equal(data, held.data[rows])
+    np.testing.assert_array_equal(n_frames, held.n_frames[rows])
+    return reader

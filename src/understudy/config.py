@@ -109,6 +109,18 @@ def read_yaml(path: Path, wanted: str) -> dict[str, Any]:
     return content
 
 
+def assigned(texts: Iterable[str], form: str) -> dict[str, str]:
+    """Names to what is assigned to them, of texts such as "mn04=mn04.pt"; ConfigError, saying that
+    `form` is wanted, for any other."""
+    result = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise ConfigError(f"{form}, found '{text}'")
+        result[name] = value
+    return result
+
+
 def overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Nested mapping from `a.b=c` assignments; values are read as YAML ("none" is None)."""
     values: dict[str, Any] = {}

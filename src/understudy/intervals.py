@@ -213,9 +213,9 @@ def evaluate(
     also = {name: interval(values, n_groups, level) for name, values in found.items()}
     main = also.pop("mAP" if scored.labels.ndim == 2 else "accuracy")
     return draws.describe(level) | {
-        "value": _listed(main),
-        "also": {name: _listed(one) for name, one in also.items()},
-        "per_class": dict(zip(label_names, map(_listed, per_class), strict=True)),
+        "value": listed(main),
+        "also": {name: listed(one) for name, one in also.items()},
+        "per_class": dict(zip(label_names, map(listed, per_class), strict=True)),
     }
 
 
@@ -281,5 +281,6 @@ def _quantile(n_groups: int, level: float) -> float:
     return float(stats.t.ppf((1 + level) / 2, max(1, n_groups - 1)))
 
 
-def _listed(found: tuple[float, float] | None) -> list[float] | None:
+def listed(found: tuple[float, float] | None) -> list[float] | None:
+    """An interval for JSON."""
     return None if found is None else list(found)

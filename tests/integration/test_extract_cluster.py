@@ -40,9 +40,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    place = tmp_path_factory.mktemp("undisturbed")
+def extract_here(root: Path, place: Path) -> None:
+    """The extraction that `arguments` asks a cluster for, in this process."""
     extract(
         datasets.load("folder", root, name="field"),
         ["hear:tests.faulty"],
@@ -51,6 +50,12 @@ def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         clips_per_shard=CLIPS_PER_SHARD,
         progress=False,
     )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    place = tmp_path_factory.mktemp("undisturbed")
+    extract_here(root, place)
     return arrays(place / "field")
 
 
@@ -169,14 +174,7 @@ def test_a_cluster_that_loses_a_worker_and_one_that_loses_its_scheduler(
     ):
         command.main(arguments(root, place, cluster.address), standalone_mode=False)
     assert [record for record in caplog.records if record.exc_info] == []
-    extract(
-        datasets.load("folder", root, name="field"),
-        ["hear:tests.faulty"],
-        place,
-        audio=True,
-        clips_per_shard=CLIPS_PER_SHARD,
-        progress=False,
-    )
+    extract_here(root, place)
     assert arrays(place / "field") == undisturbed
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from understudy.cache import layout, places
-from understudy.cache.sources import OFFSET_BITS, Mapped, Ranged, Source
+from understudy.cache.sources import OFFSET_BITS, Mapped, Parts, Ranged, Source
 from understudy.cache.store import Store
 from understudy.errors import CacheError
 
@@ -65,24 +65,17 @@ class Shards:
         """Copies bytes [begin, begin + size) of each row to byte `to` of `out`, in disk order."""
         place = self._place[rows]
         order = place.argsort()
-        self._copy(place[order], begin[order], size[order], to[order], out)
+        self._copy(Parts(place[order], begin[order], size[order], to[order]), out)
 
     def copy_whole(self, rows: np.ndarray, to: np.ndarray, out: memoryview) -> None:
         """`copy` of whole rows, the fast case."""
         place = self._place[rows]
         order = place.argsort()
-        self._copy(place[order], 0, self.clip_bytes, to[order], out)
+        self._copy(Parts(place[order], 0, self.clip_bytes, to[order]), out)
 
-    def _copy(
-        self,
-        place: np.ndarray,
-        begin: np.ndarray | int,
-        size: np.ndarray | int,
-        to: np.ndarray,
-        out: memoryview,
-    ) -> None:
+    def _copy(self, parts: Parts, out: memoryview) -> None:
         try:
-            self._source.copy(place, begin, size, to, out)
+            self._source.copy(parts, out)
         except OSError as error:
             what = error.filename or self._store.path
             raise CacheError(f"cannot read {what}: {error.strerror or error}") from None

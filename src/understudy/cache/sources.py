@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,16 @@ from understudy.cache.places import Place
 
 OFFSET_BITS = 44
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
+
+
+class Parts(NamedTuple):
+    """Bytes [begin, begin + size) from each place on, for byte `to` of a buffer."""
+
+    place: np.ndarray
+    """int64 (part,)"""
+    begin: np.ndarray | int
+    size: np.ndarray | int
+    to: np.ndarray
 
 
 class Source(Protocol):
@@ -34,15 +44,8 @@ class Source(Protocol):
         """Bytes from one place on."""
         ...
 
-    def copy(
-        self,
-        place: np.ndarray,
-        begin: np.ndarray | int,
-        size: np.ndarray | int,
-        to: np.ndarray,
-        out: memoryview,
-    ) -> None:
-        """Copies bytes [begin, begin + size) from each place on to byte `to` of `out`."""
+    def copy(self, parts: Parts, out: memoryview) -> None:
+        """Copies each part to its byte of `out`."""
         ...
 
 
@@ -80,15 +83,9 @@ class Mapped:
         shard, at = divmod(place, 1 << OFFSET_BITS)
         return self._views[shard][at : at + n_bytes]
 
-    def copy(
-        self,
-        place: np.ndarray,
-        begin: np.ndarray | int,
-        size: np.ndarray | int,
-        to: np.ndarray,
-        out: memoryview,
-    ) -> None:
+    def copy(self, parts: Parts, out: memoryview) -> None:
         """See Source."""
+        place, begin, size, to = parts
         if self._drops and len(place):
             self.ask(place + begin, int(np.max(size)))
         views = self._views
@@ -128,15 +125,9 @@ class Ranged:
         held = self._held.get(place)
         return self._read(np.array([place]), [n_bytes])[0] if held is None else held[:n_bytes]
 
-    def copy(
-        self,
-        place: np.ndarray,
-        begin: np.ndarray | int,
-        size: np.ndarray | int,
-        to: np.ndarray,
-        out: memoryview,
-    ) -> None:
+    def copy(self, parts: Parts, out: memoryview) -> None:
         """See Source; OSError where a file has become shorter."""
+        place, begin, size, to = parts
         held, self._held = self._held, {}
         here = np.array([one in held for one in place.tolist()], bool)
         begins, sizes = (np.broadcast_to(value, len(place)) for value in (begin, size))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from understudy.errors import ConfigError
+from understudy import config
+from understudy.study.cli import cluster_options
 
 _PATH = click.Path(path_type=Path)
 
@@ -25,9 +26,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--weights", multiple=True, metavar="NAME=FILE",
               help="Weights of a teacher, where they are not in UNDERSTUDY_HOME.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what is here and what is missing, and end.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True,
-              help="Local processes; each trains one group of students.")  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS", help="Dask cluster to train on.")
+@cluster_options
 def command(
     paper: str,
     tables: tuple[str, ...],
@@ -57,12 +56,6 @@ def command(
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from understudy.reproduce.run import reproduce
 
-    files = {}
-    for text in weights:
-        name, _, path = text.partition("=")
-        if not name or not path:
-            raise ConfigError(f"--weights wants NAME=FILE, found '{text}'")
-        files[name] = path
     page = reproduce(
         paper,
         out or Path("reproduce") / (paper if scale == "full" else f"{paper}-{scale}"),
@@ -70,7 +63,7 @@ def command(
         scale=scale,
         data=data,
         cache=cache,
-        weights=files,
+        weights=config.assigned(weights, "--weights wants NAME=FILE"),
         dry_run=dry_run,
         workers=workers,
         scheduler=scheduler,

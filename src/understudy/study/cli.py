@@ -1,6 +1,7 @@
 """`understudy study`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,15 +11,24 @@ from understudy.errors import stoppable
 _PATH = click.Path(path_type=Path)
 
 
+def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that trains groups of students: `workers` and `scheduler`."""
+    for option in (
+        click.option("--scheduler", metavar="ADDRESS", help="Dask cluster to train on."),
+        click.option("--workers", type=click.IntRange(1), default=1, show_default=True,
+                     help="Local processes; each trains one group of students."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @click.command(name="study")
 @click.argument("file", type=_PATH)
 @click.option("--out", type=_PATH, help="Folder of runs, table and report [default: runs/NAME].")
 @click.option("--cache", type=_PATH, help="Cache that `understudy extract` made; instead of the "
               "file's.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and its cost, and end.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True,
-              help="Local processes; each trains one group of students.")  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS", help="Dask cluster to train on.")
+@cluster_options
 def command(
     file: Path,
     out: Path | None,
