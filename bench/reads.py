@@ -8,9 +8,11 @@ it before each batch (a host below may still hold them). Run: python -m bench.re
 import gc
 import os
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -61,48 +63,53 @@ def make(folder: Path, n_clips: int, n_frames: int, dim: int, clips_per_shard: i
         folder, track(n_frames, dim), n_clips, clips_per_shard
     )
     rng = np.random.default_rng(0)
-    seconds = {"write_shard": 0.0, "once": 0.0, "each": 0.0}
+    raw = folder / "raw"
+    for name in writer.kind.arrays:
+        (raw / name).mkdir(parents=True)
     (folder / "clips").mkdir()
+    seconds: dict[str, list[float]] = {"store": [], "same fsyncs": [], "one file": []}
     with (folder / "plain.bin").open("wb") as plain:
         for shard in range(writer.n_shards):
             rows = writer.rows(shard)
             shape = (len(rows), n_frames, dim)
             data = rng.standard_normal(shape, dtype=np.float32).astype(np.float16)
-            contents = payload(data, rows)
-            start = time.perf_counter()
-            writer.write_shard(shard, contents, {})
-            middle = time.perf_counter()
-            seconds["write_shard"] += middle - start
-            # A shard is one file per array and its record.
-            for name, small_files in (("once", 0), ("each", len(writer.kind.arrays))):
+            ways: list[tuple[str, Callable[[], None]]] = [
+                ("store", partial(writer.write_shard, shard, payload(data, rows), {})),
+                # A shard is one file per array, each in a folder of its own, and its record.
+                ("same fsyncs", partial(raw_write, raw, shard, data, [*writer.kind.arrays, "."])),
+                ("one file", partial(raw_write, folder, shard, data, ["."])),
+            ]
+            for at in range(len(ways)):
+                name, write = ways[(at + shard) % len(ways)]
                 start = time.perf_counter()
-                raw_write(folder / f"raw{shard}.bin", data, small_files)
-                seconds[name] += time.perf_counter() - start
+                write()
+                if len(rows) == clips_per_shard:
+                    seconds[name].append(time.perf_counter() - start)
             data.tofile(plain)
             for row, clip in zip(rows, data, strict=True):
                 np.save(folder / "clips" / f"{row}.npy", clip)
     writer.finalise({})
-    megabytes = n_clips * n_frames * dim * 2 / 1e6
-    speed = seconds["write_shard"]
-    click.echo(
-        f"writing {megabytes:.0f} MB: {megabytes / speed:.0f} MB/s; "
-        f"{seconds['each'] / speed:.2f} x as fast as raw files, as many, each fsynced in turn; "
-        f"{seconds['once'] / speed:.2f} x one raw file with one fsync"
-    )
+    shutil.rmtree(raw)
+    megabytes = clips_per_shard * n_frames * dim * 2 / 1e6
+    speed = {name: (statistics.median(taken), min(taken)) for name, taken in seconds.items()}
+    click.echo(f"writing shards of {megabytes:.0f} MB, median (least)")
+    for name, (median, least) in speed.items():
+        ratio = f"{median / speed['store'][0]:.2f} ({least / speed['store'][1]:.2f})"
+        click.echo(f"{name:<32}{median * 1e3:>10.1f} ({least * 1e3:.1f}) ms; store is x {ratio}")
     return Path(str(writer.path))
 
 
-def raw_write(path: Path, data: np.ndarray, small_files: int) -> None:
-    """A file with the shard's data, and small ones, each flushed to the disk, and their folder."""
-    for number in range(small_files + 1):
-        with path.with_suffix(f".{number}").open("wb") as file:
-            data.tofile(file) if number == 0 else file.write(b"x")
+def raw_write(root: Path, shard: int, data: np.ndarray, folders: Sequence[str]) -> None:
+    """A file with the data in the first folder and a small one in each other, all flushed to the
+    disk in turn, and then their folders."""
+    for number, folder in enumerate(folders):
+        with (root / folder / f"{shard}.bin").open("wb") as file:
+            data.tofile(file) if number == 0 else file.write(b"x" * 4096)
             os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-    for number in range(small_files + 1):
-        path.with_suffix(f".{number}").unlink()
+    for folder in folders:
+        handle = os.open(root / folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
 
 
 def drop(folder: Path) -> None:

@@ -70,6 +70,16 @@ def test_files(folder):
 
 
 @pytest.mark.parametrize("layout", ["dense", "concat"])
+def test_a_shard_of_many_megabytes(folder, layout):
+    room = {"shard_frames": 400 * 30} if layout == "concat" else {}
+    track = stores.track(max_frames=30, dim=768, layout=layout, **room)
+    path, held = stores.make(folder, track, n_clips=400, clips_per_shard=400, bad=False)
+    assert cache.verify(path) == []
+    data, _ = cache.CacheReader(path).gather(range(400), missing="nan")
+    np.testing.assert_array_equal(data, held.data)
+
+
+@pytest.mark.parametrize("layout", ["dense", "concat"])
 @pytest.mark.parametrize("kind", ["embedding", "audio"])
 def test_stores(folder, kind, layout):
     """Written, extended, read whole and in part, verified and pickled."""

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -207,21 +208,20 @@ def test_permission_denied_half_way(
 ):
     monkeypatch.setattr(drive, "RETRY_S", 0.01)
     index = datasets.load("folder", folder(tmp_path / "in"))
-    sync, left = files._sync, n_refusals
+    write, left = files._write_whole, n_refusals
 
-    def refuse(handles: list[int]) -> None:
+    def refuse(handle: int, pieces: Sequence[bytes | memoryview]) -> None:
         nonlocal left
-        paths = [str(Path(f"/proc/self/fd/{handle}").readlink()) for handle in handles]
-        arrays = any(path.endswith(files.PARTIAL) and "/c/" in path for path in paths)
-        if left and arrays and len(list((tmp_path / "cache").rglob("commit/*.json"))) >= 2:
+        array = "/c/" in str(Path(f"/proc/self/fd/{handle}").readlink())
+        if left and array and len(list((tmp_path / "cache").rglob("commit/*.json"))) >= 2:
             left -= 1
             raise PermissionError(13, "Permission denied")
-        sync(handles)
+        write(handle, pieces)
 
     said: list[str] = []
     planned = prepare.prepare(index, prepare.build(["spectral"]), tmp_path / "cache", audio=False)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_sync", refuse)
+        patch.setattr(files, "_write_whole", refuse)
         if n_refusals == 2:
             run.run(planned, say=said.append)
             assert any("Permission denied; tried again in" in line for line in said), said

@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from understudy.cache.places import Place, spread
 from understudy.errors import CacheError
 
 PARTIAL = ".partial"
+FLUSH_BYTES = 4 << 20  # of a file, before they are flushed while more is written
+MOST_PIECES = 1024  # that POSIX systems take at once
 
 
 def write_atomic(path: Place, data: bytes) -> None:
@@ -48,17 +50,21 @@ def _write_files(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
     changed: dict[Path, None] = {}
     current = None
     try:
-        with contextlib.ExitStack() as stack:
-            handles = []
-            for current, pieces in contents.items():
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(contents)) as flushers:
+            # All are opened before the first is flushed, since a flush holds up what opens files.
+            handles: dict[Path, int] = {}
+            for current in contents:
                 changed |= dict.fromkeys([*make_folder(current.parent), current.parent])
                 moves[current] = current.with_name(f".{current.name}.{uuid.uuid4().hex}{PARTIAL}")
-                file = stack.enter_context(moves[current].open("xb"))
-                for piece in pieces:
-                    file.write(piece)
-                file.flush()
-                handles.append(file.fileno())
-            _sync(handles)
+                file = stack.enter_context(moves[current].open("xb", buffering=0))
+                handles[current] = file.fileno()
+            flushes: list[Future[None]] = []
+            for current, handle in handles.items():
+                flushes += _write(handle, contents[current], flushers)
+            # Side by side, the file system flushes them together: half the time of one by one.
+            flushes += [flushers.submit(os.fsync, handle) for handle in handles.values()]
+            for flush in flushes:
+                flush.result()
         for current, partial in moves.items():
             partial.replace(current)
         sync_folders(changed)
@@ -69,6 +75,37 @@ def _write_files(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
         if isinstance(error, OSError):
             raise CacheError(f"cannot write {current}: {error.strerror or error}") from error
         raise
+
+
+def _write(
+    handle: int, pieces: Iterable[bytes | memoryview], flushers: Executor
+) -> list[Future[None]]:
+    """Writes pieces, many by one call; returns the flushes it began meanwhile."""
+    flushes: list[Future[None]] = []
+    waiting: list[bytes | memoryview] = []
+    n_bytes = 0
+    for piece in pieces:
+        waiting.append(piece)
+        n_bytes += len(piece)
+        if n_bytes >= FLUSH_BYTES or len(waiting) == MOST_PIECES:
+            _write_whole(handle, waiting)
+            waiting, n_bytes = [], 0
+            if all(flush.done() for flush in flushes):
+                flushes.append(flushers.submit(os.fsync, handle))
+    _write_whole(handle, waiting)
+    return flushes
+
+
+def _write_whole(handle: int, pieces: Sequence[bytes | memoryview]) -> None:
+    while pieces:
+        written = os.writev(handle, pieces)
+        for whole, piece in enumerate(pieces):  # the system may take less than it was given
+            if written < len(piece):
+                pieces = [memoryview(piece)[written:], *pieces[whole + 1 :]]
+                break
+            written -= len(piece)
+        else:
+            return
 
 
 def write_json(path: Place, value: Mapping[str, Any]) -> None:

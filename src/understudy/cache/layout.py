@@ -17,7 +17,6 @@ from understudy.errors import CacheError
 
 CRC_BYTES = 4
 ABSENT = 2**64 - 1
-PIECE_BYTES = 8 << 20
 
 Buffer = bytes | memoryview
 
@@ -43,22 +42,20 @@ def shard_index(n_rows: int, row_bytes: int, slots: int) -> bytes:
 
 
 def shard_parts(rows: np.ndarray, crcs: np.ndarray, index: bytes) -> Iterator[Buffer]:
-    """Bytes of a shard, in pieces: large ones keep the page cache quick to read.
+    """Bytes of a shard, one row or checksum at a time, without a copy.
 
     Args:
         rows: C-contiguous (clip, ...) little-endian values, each row an inner chunk of its own.
-        crcs: Of the rows, from `row_crcs`.
+        crcs: uint32 (clip,), filled with the rows' crc32c as these are yielded, so that a disk
+            can write one row while the next is summed.
         index: From `shard_index`.
     """
     values = rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).view(np.uint8)
-    chunk_bytes = values.shape[1] + CRC_BYTES
-    step = max(1, PIECE_BYTES // chunk_bytes)
-    piece = np.empty((min(step, len(rows)), chunk_bytes), np.uint8)
-    for first in range(0, len(rows), step):
-        filled = piece[: len(rows) - first]
-        filled[:, :-CRC_BYTES] = values[first : first + step]
-        filled[:, -CRC_BYTES:] = crcs[first : first + step, None].view(np.uint8)
-        yield filled.data
+    checks = crcs.view(np.uint8).reshape(len(rows), CRC_BYTES)
+    for row, (value, check) in enumerate(zip(values, checks, strict=True)):
+        crcs[row] = crc32c(value)
+        yield value.data
+        yield check.data
     yield index
 
 

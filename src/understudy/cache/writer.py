@@ -4,7 +4,7 @@ No mode of opening removes data. Rows that a smaller index no longer has go at `
 their successors are complete.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,14 +121,12 @@ class StoreWriter:
         store, slots = self._store, self.sizes["clips_per_shard"]
         encoded: dict[str, Iterable[layout.Buffer]] = {}
         committed: dict[str, dict[str, int]] = {}
-        if not self._concat:
-            crcs = clip_crcs = layout.row_crcs(contents[self.kind.data])
-        else:
+        clips: Sequence[np.ndarray] = []  # where a chunk is not a clip
+        if self._concat:
             slots = self.sizes["shard_frames"] // self.sizes["chunk_frames"]
-            spans = np.split(contents[self.kind.data], np.cumsum(contents["n_frames"])[:-1])
-            clip_crcs = layout.row_crcs(spans)
-            contents[self.kind.data] = chunks = self._chunks(contents[self.kind.data])
-            crcs = layout.row_crcs(chunks)
+            clips = np.split(contents[self.kind.data], np.cumsum(contents["n_frames"])[:-1])
+            contents[self.kind.data] = self._chunks(contents[self.kind.data])
+        crcs = np.zeros(len(contents[self.kind.data]), "<u4")  # known once the chunks are written
         for name, array in self.kind.arrays.items():
             rows = contents[name]
             if array.inner:
@@ -146,7 +144,7 @@ class StoreWriter:
             "identity_sha256": self.identity_sha256,
             "clip_keys": _hex(payload.clip_key),
             "files": committed,
-            "clip_crc32c": [f"{crc:08x}" for crc in clip_crcs.tolist()],
+            "clip_crc32c": [],
         }
         schema.load().check_record(full, f"{self.path}: commit record {shard}")
         self._mark_incomplete()
@@ -155,6 +153,8 @@ class StoreWriter:
         files.remove(store.record_path(shard))
         files.remove(store.chunk_path("status", shard))
         files.write_all({store.chunk_path(name, shard): pieces for name, pieces in encoded.items()})
+        clip_crcs = layout.row_crcs(clips) if self._concat else crcs
+        full["clip_crc32c"] = [f"{crc:08x}" for crc in clip_crcs.tolist()]
         files.write_json(store.record_path(shard), full)
 
     def record(self, shard: int, listing: Listing = None) -> dict[str, Any] | None:
