@@ -38,8 +38,8 @@ are kept, and so are the stores of other teachers. Clips that cannot be used are
 reason, in CACHE/<dataset>/ledger.csv; they do not stop the run. Adding clips to the dataset, or a
 teacher, and running again computes what is new.
 
-A teacher that hangs on a clip, or a clip that kills the worker, is found and left out; a crash
-inside this very process (--workers 1) ends it, --workers 2 keeps it apart.
+A teacher that hangs on a clip, or a clip that kills the worker, is found and left out. A crash
+inside this very process (--workers 1) ends it: the same command finds the clip and goes on.
 """
 
 
@@ -98,8 +98,8 @@ inside this very process (--workers 1) ends it, --workers 2 keeps it apart.
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Local worker processes; 1, the default, works inside this process. With GPUs, each "
-    "process gets one, in turn.",
+    help="Local worker processes; 1, the default, works inside this process, without a GPU on all "
+    "cores. With GPUs, each process gets one, in turn.",
 )
 @click.option(
     "--scheduler",

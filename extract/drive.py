@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.errors import CacheError, DataError, UnderstudyError
 from understudy.extract.cluster import Pool, WorkersDied, threads
-from understudy.extract.plan import Job, Shard, shard_clips
+from understudy.extract.plan import Job, Shard
 from understudy.extract.progress import Progress
+from understudy.extract.spare import verdict
 from understudy.extract.task import GpuLost, Hung, Outcome, run_apart, run_task, this_process
 
 if TYPE_CHECKING:
@@ -120,10 +121,7 @@ class Drive:
     def _settle(self, work: Work, result: Outcome | Shard | Exception) -> None:
         error = result
         if isinstance(result, Shard):
-            (clips,) = shard_clips(self.job.dataset_dir, [result])
-            names = [clips[row].path for row, _ in result.refused]
-            found = f"without {', '.join(names)}" if names else "as it is: each clip runs alone"
-            self.say(f"shard {result.number} is extracted {found}")
+            self.say(verdict(self.job, result))
             self._submit(Work(shards=(result,), searched=True))
             return
         if isinstance(result, Outcome):

@@ -8,7 +8,7 @@ batch is computed while the next one is gathered.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -47,6 +47,7 @@ class ShardTrack:
         clips: The shard's clips.
         batch_windows: Most windows of a batch.
         beat: Called after every pass, as a sign of life.
+        holding: Entered with clips while the teacher has them.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class ShardTrack:
         clips: Sequence[Clip],
         batch_windows: int,
         beat: Callable[[], None] = lambda: None,
+        holding: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext(),
     ) -> None:
         track = job.track
-        self._beat = beat
+        self._beat, self._holding = beat, holding
         self.job, self.teacher, self.clips = job, teacher, clips
         self.batch_windows = batch_windows
         self.fill = 0 if teacher is None else np.nan
@@ -119,7 +121,8 @@ class ShardTrack:
         """Embeds a whole clip; a frame's level is that of the hop about it."""
         began = time.perf_counter()
         try:
-            with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
+            strict = strict_cuda() if teacher.device.type == "cuda" else nullcontext()
+            with self._holding(self.clips[row]), strict:
                 timeline = teacher.embed(torch.from_numpy(samples[:]))
             embedding = timeline.embedding[0].cpu().numpy()
         except FATAL:
@@ -169,16 +172,18 @@ class ShardTrack:
         for position, piece in enumerate(waiting):
             windows[position, : len(piece.samples)] = piece.samples
         assert self.teacher is not None
-        try:
-            embedding, back_offs = forward(self.teacher, windows)
-        except FATAL:
-            raise
-        except Exception:
-            computed = self._by_clip(waiting, windows, self.teacher)
-        else:
-            count(self.teacher, None)
-            self.back_offs += back_offs
-            computed = waiting, embedding
+        rows = dict.fromkeys(piece.row for piece in waiting)
+        with self._holding(*(self.clips[row] for row in rows)):
+            try:
+                embedding, back_offs = forward(self.teacher, windows)
+            except FATAL:
+                raise
+            except Exception:
+                computed = self._by_clip(waiting, windows, self.teacher)
+            else:
+                count(self.teacher, None)
+                self.back_offs += back_offs
+                computed = waiting, embedding
         before, self._computing = self._computing, computed
         self._collect(before)
         self.infer_s += time.perf_counter() - began

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -28,27 +28,46 @@ EXIT_S = 30.0  # patience with a process that has said its last
 STATUS = "worker_lost"
 
 
-def culprits(job: Job, shard: Shard, stop: Callable[[], bool] = lambda: False) -> Shard:
+def culprits(
+    job: Job,
+    shard: Shard,
+    stop: Callable[[], bool] = lambda: False,
+    suspects: Iterable[int] | None = None,
+) -> Shard:
     """The shard with `refused`: the rows on which a process died, ran out of memory or stalled.
+
+    Args:
+        job: The run's constants.
+        shard: Its index is saved.
+        stop: Asked now and then whether to stop.
+        suspects: Rows of the shard to try; all by default.
 
     Raises:
         CacheError: The process does not even start.
         Stopped: `stop` said so.
     """
     refused = dict(shard.refused)
-    first = 0
-    while first < len(shard.rows):
-        found = _run(job, replace(shard, refused=tuple(refused.items())), first, stop)
-        if found is None:
-            break
+    rows = range(len(shard.rows)) if suspects is None else sorted(suspects)
+    rows = [row for row in rows if row not in refused]
+    while rows and (found := _run(job, shard, rows, stop)):
         row, reason = found
         refused[row] = Failure(status=STATUS, reason=reason)
-        first = row + 1
+        rows = rows[rows.index(row) + 1 :]
     return replace(shard, refused=tuple(sorted(refused.items())))
 
 
-def _run(job: Job, shard: Shard, first: int, stop: Callable[[], bool]) -> tuple[int, str] | None:
-    """The first row from `first` on that ends the process, and how it ended."""
+def verdict(job: Job, shard: Shard) -> str:
+    """What `culprits` found, for people."""
+    (clips,) = shard_clips(job.dataset_dir, [shard])
+    names = [clips[row].path for row, _ in shard.refused]
+    found = f"without {', '.join(names)}" if names else "as it is: each clip runs alone"
+    return f"shard {shard.number} is extracted {found}"
+
+
+def _run(
+    job: Job, shard: Shard, rows: list[int], stop: Callable[[], bool]
+) -> tuple[int, str] | None:
+    """The first of the rows that ends the process, and how it ended."""
     ours, theirs = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "understudy.extract.spare", str(theirs)],
@@ -67,7 +86,7 @@ def _run(job: Job, shard: Shard, first: int, stop: Callable[[], bool]) -> tuple[
     try:
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin as pipe:
-            pickle.dump((job, shard, first), pipe)
+            pickle.dump((job, shard, rows), pipe)
         for line in _lines(ours, stop, patience_s):
             word, _, said = line.partition(" ")
             if word == DONE:
@@ -121,7 +140,7 @@ def _ended(code: int) -> str:
 def main(handle: int) -> None:
     """The spare process: reads its work, names each row before it starts on it."""
     with os.fdopen(handle, "w", buffering=1) as say:
-        job, shard, first = pickle.load(sys.stdin.buffer)  # from the process that started this one
+        job, shard, rows = pickle.load(sys.stdin.buffer)  # from the process that started this one
         jobs = {item.track.name: item for item in job.tracks if item.track.name in shard.tracks}
         try:
             computing = computers(jobs.values(), job.device)
@@ -129,11 +148,9 @@ def main(handle: int) -> None:
             say.write(f"{UNFIT} {error}\n")
             return
         wanted = audio_of(jobs.values())
-        refused = dict(shard.refused)
         (clips,) = shard_clips(job.dataset_dir, [shard])
-        for row, clip in enumerate(clips):
-            if row < first or row in refused:
-                continue
+        for row in rows:
+            clip = clips[row]
 
             def beat(row: int = row) -> None:
                 say.write(f"{row}\n")

@@ -113,7 +113,7 @@ def run_task(
 
     def work() -> None:
         try:
-            process(job, shards, watch.beat)
+            process(job, shards, watch.beat, alone=this_process() == client)
         except BaseException as error:
             watch.error = error
         finally:

@@ -14,6 +14,7 @@ from itertools import chain
 from understudy import config, teachers
 from understudy.cache import StoreWriter, place
 from understudy.cache.places import spread
+from understudy.extract.inhand import InHand
 from understudy.extract.load import Loaded, load, untouched
 from understudy.extract.plan import (
     ANY_DEVICE,
@@ -38,7 +39,11 @@ class Stopped(Exception):
 
 
 def process(
-    job: Job, shards: Sequence[Shard], beat: Callable[[Progress], bool] = lambda _: False
+    job: Job,
+    shards: Sequence[Shard],
+    beat: Callable[[Progress], bool] = lambda _: False,
+    *,
+    alone: bool = False,
 ) -> Progress:
     """Extracts and commits shards, the pending tracks of each; leaves out what the same run has
     committed already.
@@ -47,6 +52,8 @@ def process(
         job: The run's constants.
         shards: Each is written whole, by this call alone.
         beat: Is told the progress since its last call; returning True stops the work.
+        alone: Nobody would notice the death of this process but the next run, which is left a note
+            of the clips that were in hand.
 
     Raises:
         Stopped: `beat` said so.
@@ -68,20 +75,24 @@ def process(
             raise Stopped
 
     with (
+        InHand(place(job.dataset_dir) if alone else None) as hand,
         ThreadPoolExecutor(job.decode_threads or decoders()) as pool,
         ThreadPoolExecutor(1) as disk,
     ):
+
+        def decode(clip: Clip) -> Loaded:
+            with hand.holding(clip):
+                return load(clip, wanted, job.root, job.scratch)
+
         clips = shard_clips(job.dataset_dir, shards)
-        stream = ahead(
-            pool,
-            partial(load, wanted=wanted, root=job.root, scratch=job.scratch),
-            chain.from_iterable(map(decodable, shards, clips)),
-        )
+        stream = ahead(pool, decode, chain.from_iterable(map(decodable, shards, clips)))
         writing: Future[float] | None = None
         try:
             for shard, owned in zip(shards, clips, strict=True):
                 parts = {
-                    name: ShardTrack(jobs[name], computing[name], owned, job.batch_windows, tick)
+                    name: ShardTrack(
+                        jobs[name], computing[name], owned, job.batch_windows, tick, hand.holding
+                    )
                     for name in shard.tracks
                 }
                 files, refused = [], dict(shard.refused)

@@ -16,8 +16,9 @@ from tests import faulty
 
 from understudy import audio, cache, datasets
 from understudy.cache import CacheReader, files
+from understudy.cache.identity import clip_keys
 from understudy.errors import CacheError, ConfigError, UnderstudyError
-from understudy.extract import drive, extract, forward, plan, prepare, run, spare
+from understudy.extract import drive, extract, forward, inhand, plan, prepare, run, spare
 from understudy.extract import load as loading
 from understudy.extract.cli import command
 from understudy.extract.pending import pending
@@ -128,6 +129,64 @@ def test_a_spare_process_names_the_clips_that_kill_it(tmp_path: Path):
     assert planned.index.clips["path"].tolist()[row] == "level0.8.wav"
     assert failure.status == "worker_lost"
     assert "SIGKILL; memory may have run out" in failure.reason
+
+
+def test_a_clip_that_kills_the_only_process_is_found_by_the_next_run(tmp_path: Path):
+    root = folder(tmp_path / "in", faulty.KILL)
+    command = [
+        sys.executable,
+        "-m",
+        "understudy",
+        "extract",
+        "folder",
+        "--root",
+        str(root),
+        "--teacher",
+        TEACHER,
+    ]
+    command += ["--cache", str(tmp_path / "cache"), "--clips-per-shard", "4"]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, env=faulty.environment())
+        for _ in range(2)
+    )
+    assert first.returncode == -signal.SIGKILL
+    assert (second.returncode, "Traceback" in second.stderr) == (0, False), second.stderr
+    assert "they are tried in a spare process" in second.stdout
+    ((name, (status, reason)),) = ledger(tmp_path / "cache" / "in").items()
+    assert (name, status) == ("level0.8.wav", "worker_lost")
+    assert "was ended by SIGKILL" in reason
+    assert sound(tmp_path / "cache" / "in")
+    assert not inhand.left(tmp_path / "cache" / "in")
+
+
+def test_what_the_decoder_held_when_the_process_died_is_known(tmp_path: Path):
+    folder(tmp_path / "in")
+    dies = """
+import os, sys
+from understudy import datasets
+from understudy.extract import extract, load
+decode = load.audio.decode
+def deadly(path, *more, **options):
+    if path.name == "3.wav":
+        os.kill(os.getpid(), 9)
+    return decode(path, *more, **options)
+load.audio.decode = deadly
+extract(datasets.load("folder", sys.argv[1]), [], sys.argv[2], audio=True, progress=False)
+"""
+    call = [sys.executable, "-c", dies, str(tmp_path / "in"), str(tmp_path / "cache")]
+    assert subprocess.run(call, check=False).returncode == -signal.SIGKILL
+    index = datasets.load("folder", tmp_path / "in")
+    held = inhand.left(tmp_path / "cache" / "in")
+    columns = (index.clips[name] for name in ("clip_id", "start_s", "duration_s"))
+    keys = dict(zip(index.clips["path"], clip_keys(*columns).tolist(), strict=True))
+    assert keys["3.wav"] in held
+    assert len(held) <= plan.cores() * plan.MOST_DECODERS
+    said: list[str] = []
+    planned = prepare.prepare(index, {}, tmp_path / "cache", audio=True)
+    run.run(planned, run.Runtime(progress=False), said.append)
+    assert any("each clip runs alone" in line for line in said)
+    assert not ledger(tmp_path / "cache" / "in")
+    assert not inhand.left(tmp_path / "cache" / "in")
 
 
 @pytest.mark.soak
