@@ -1,4 +1,4 @@
-"""Dask: a cluster to run on, and a pool of tasks on it. Imported only when a run starts.
+"""A dask cluster to run on. Imported only when a run starts.
 
 One worker means a scheduler and a worker inside this process; more mean processes (spawned);
 an address means whatever cluster listens there, with the same paths for data and cache. Each task
@@ -10,12 +10,11 @@ import asyncio
 import importlib.util
 import logging
 import os
-import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +22,7 @@ import torch
 from understudy.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 LOCAL_PORT = "127.0.0.1:0"  # any free one, for this machine alone
 # Dask's own also makes malloc give memory back at once, so that every large tensor is page-faulted
@@ -33,17 +32,11 @@ CHILD_ENVIRONMENT = dict.fromkeys(
 )
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 CONNECT_S = 10.0  # patience with a scheduler that does not answer
-STOP_S = 60.0  # patience with tasks that were asked to stop
 IDLE_S = 0.2  # between two looks at the scheduler while no task ends
 DEATHS = 3  # of a task's workers before it is given up
 RETURN = "1 hour"  # patience with a worker process that is started again
-ENDED = {"closing", "closed", "failed"}  # states of a worker, or its keeper, that stay
 LOGGERS = ("distributed.client", "distributed.core", "tornado.application", "asyncio")
 LOST = "the dask scheduler went away; the same command continues"
-
-
-class WorkersDied(CacheError):
-    """Worker after worker died at one task."""
 
 
 class SchedulerLost(CacheError):
@@ -196,111 +189,6 @@ def deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class Pool:
-    """Tasks of one run; leaving it asks those that still run to stop, and waits for that.
-
-    Args:
-        client: The cluster.
-        name: Of the run; tasks find `stop_requested` by it.
-    """
-
-    def __init__(self, client: "Client", name: str) -> None:
-        from distributed import Event
-
-        self.client, self.name = client, name
-        self._stop = Event(name, client=client)
-        self._works: dict[Future, Any] = {}
-        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._number = 0
-
-    def __len__(self) -> int:
-        """Tasks that have not ended."""
-        return len(self._works)
-
-    def submit(self, work: Any, function: Callable[..., Any], *arguments: Any) -> None:
-        """Has `function(*arguments)` called on a worker; `work` names it in `results`."""
-        self._number += 1
-        future = self.client.submit(
-            function, *arguments, key=f"{self.name}-{self._number}", pure=False
-        )
-        self._works[future] = work
-        future.add_done_callback(self._ended.put)
-
-    def results(
-        self, idle: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[Any, Any | Exception]]:
-        """Pairs of `work` and what its task returned or raised, in the order of their ends.
-
-        Args:
-            idle: Called now and then while nothing ends.
-
-        Raises:
-            SchedulerLost: The cluster went away.
-            CacheError: All workers of a cluster made here have ended, and none comes back.
-        """
-        while self._works:
-            try:
-                future = self._ended.get(timeout=IDLE_S)
-            except queue.Empty:
-                if self.client.status != "running":
-                    raise SchedulerLost(LOST) from None
-                if _deserted(self.client):
-                    raise CacheError("all workers have ended; the same command continues") from None
-                idle()
-                continue
-            work = self._works.pop(future)
-            yield work, self._outcome(future)
-
-    def _outcome(self, future: "Future") -> Any | Exception:
-        from distributed import KilledWorker
-        from distributed.comm.core import CommClosedError
-
-        try:
-            return future.result()
-        except KilledWorker:
-            return WorkersDied("workers died again and again at one task: probably out of memory")
-        except (CommClosedError, CancelledError):
-            raise SchedulerLost(LOST) from None
-        except Exception as error:
-            return error
-
-    def __enter__(self) -> "Pool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._works or self.client.status != "running" or _deserted(self.client):
-            return
-        from distributed import wait
-
-        with suppress(OSError, CancelledError):  # whatever happens to the scheduler meanwhile
-            self._stop.set()
-            wait(list(self._works), timeout=STOP_S)
-
-
-def stop_requested(name: str) -> Callable[[], bool]:
-    """For a task: whether its pool is being left, or nobody waits for the task any more."""
-    from distributed import Event, get_worker
-
-    worker, stop = get_worker(), Event(name)
-    key = worker.get_current_task()
-
-    def asked() -> bool:
-        task = worker.state.tasks.get(key)
-        if task is None or task.state == "cancelled" or worker.status.name != "running":
-            return True
-        return bool(stop.is_set())
-
-    return asked
-
-
-def _deserted(client: "Client") -> bool:
-    """Whether the cluster was made here and none of its workers will do anything more."""
-    cluster: Any = client.cluster
-    if cluster is None:
-        return False
-    return all(worker.status.name in ENDED for worker in list(cluster.workers.values()))
 
 
 def threads(client: "Client") -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import CacheError, DataError, UnderstudyError
-from understudy.extract.cluster import Pool, WorkersDied, threads
+from understudy.extract.cluster import threads
 from understudy.extract.plan import Job, Shard
+from understudy.extract.pool import Pool, WorkersDied
 from understudy.extract.progress import Progress
 from understudy.extract.spare import verdict
 from understudy.extract.task import GpuLost, Hung, Outcome, run_apart, run_task, this_process

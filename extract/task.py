@@ -11,9 +11,9 @@ from functools import lru_cache
 import torch
 
 from understudy.errors import UnderstudyError
-from understudy.extract.cluster import stop_requested
 from understudy.extract.forward import FATAL
 from understudy.extract.plan import Job, Shard
+from understudy.extract.pool import stop_requested
 from understudy.extract.progress import Progress
 from understudy.extract.spare import culprits
 from understudy.extract.worker import Stopped, process

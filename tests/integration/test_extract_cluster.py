@@ -24,6 +24,7 @@ from understudy.errors import CacheError
 from understudy.extract import cluster as dask_cluster
 from understudy.extract import extract
 from understudy.extract.cli import command
+from understudy.extract.pool import Pool
 
 N_CLIPS, CLIPS_PER_SHARD = 66, 1
 N_KILLS = 50
@@ -186,7 +187,7 @@ def test_a_cluster_of_this_process_is_not_given_up_while_it_stands_still():
 
 
 def test_nobody_waits_for_workers_that_are_not_started_again():
-    with dask_cluster.connect(None, 1, 1) as client, dask_cluster.Pool(client, "run") as pool:
+    with dask_cluster.connect(None, 1, 1) as client, Pool(client, "run") as pool:
         pool.submit("work", time.sleep, 1)
         made: Any = client.cluster
         client.sync(made.workers[0].close)

@@ -124,7 +124,8 @@ def _cluster(
     plan: Plan, groups: Sequence[Group], scheduler: str | None, workers: int
 ) -> Iterator[tuple[Group, dict[str, str]]]:
     """One dask task a group; on an error or Ctrl-C the others are asked to stop."""
-    from understudy.extract.cluster import Pool, connect
+    from understudy.extract.cluster import connect
+    from understudy.extract.pool import Pool
 
     cache, out = place(plan.study.cache).absolute(), plan.out.absolute()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -141,7 +142,7 @@ def _cluster(
 
 
 def _task(group: Group, cache: Path, out: Path, topic: str) -> dict[str, str]:
-    from understudy.extract.cluster import stop_requested
+    from understudy.extract.pool import stop_requested
 
     return run_group(group, cache, out, progress=False, stop=stop_requested(topic))
 
