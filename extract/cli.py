@@ -141,6 +141,7 @@ def command(
     """
     changes = {key: value for key, value in given.items() if value is not None}
     with stoppable("stopped; the same command continues from the committed shards"):
+        from understudy import audio as codecs
         from understudy import datasets
         from understudy.extract import forecast, jobfile, run
 
@@ -167,17 +168,24 @@ def command(
                 audio=audio,
                 **changes,
             )
-        plans = jobfile.plan_job(job)
-        for planned in plans:
-            if not planned.index.n_labels:
-                name = planned.index.name
-                click.echo(f"warning: {name} has no labels. {datasets.NO_LABELS}", err=True)
-        if dry_run:
+        with codecs.set_aside() as noise:
+            plans = jobfile.plan_job(job)
             for planned in plans:
-                for line in forecast.lines(planned):
-                    click.echo(line)
-            return
-        reports = run.run_all(plans, job.runtime, say=click.echo)
+                if not planned.index.n_labels:
+                    name = planned.index.name
+                    click.echo(f"warning: {name} has no labels. {datasets.NO_LABELS}", err=True)
+            if dry_run:
+                for planned in plans:
+                    for line in forecast.lines(planned):
+                        click.echo(line)
+                return
+            reports = run.run_all(plans, job.runtime, say=click.echo)
+    if noise:
+        click.echo(
+            f"warning: the decoder complained {len(noise)} times ({noise}): parts of damaged "
+            "recordings may be missing or garbled",
+            err=True,
+        )
     for planned, report in zip(plans, reports, strict=True):
         if len(plans) > 1:
             click.secho(planned.index.name, bold=True)

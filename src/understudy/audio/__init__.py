@@ -24,6 +24,7 @@ from understudy.audio.decoding import (
     stream,
 )
 from understudy.audio.encoding import INT16_SCALE, from_int16, to_int16, write
+from understudy.audio.noise import Noise, set_aside
 from understudy.audio.resampling import RESAMPLERS, resample, resample_blocks, resampled_length
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "UNREADABLE",
     "AudioInfo",
     "Decoded",
+    "Noise",
     "decode",
     "from_int16",
     "info",
@@ -46,6 +48,7 @@ __all__ = [
     "resample",
     "resample_blocks",
     "resampled_length",
+    "set_aside",
     "sha256",
     "stream",
     "to_int16",
