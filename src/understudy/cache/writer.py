@@ -4,7 +4,7 @@ No mode of opening removes data. Rows that a smaller index no longer has go at `
 their successors are complete.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,32 +13,11 @@ import numpy as np
 from understudy import schema
 from understudy.cache import files, layout, places
 from understudy.cache.identity import Track, differences
+from understudy.cache.payload import ShardPayload, encode
 from understudy.cache.places import Listing, Place, place
 from understudy.cache.store import METADATA, Store
 from understudy.errors import CacheError
 from understudy.schema import Kind
-
-
-@dataclass(kw_only=True)
-class ShardPayload:
-    """One shard of one track, rows in the order of the index.
-
-    Attributes:
-        data: (clip, frame, channel), or (clip, sample) for audio, in the storage dtype. In the
-            layout concat, frames may end with those of the payload's own longest clip.
-        n_frames: (clip,) valid frames or samples; what lies beyond is replaced by the fill value.
-        status: (clip,) codes of the schema; rows that are not ok are replaced by the fill value.
-        clip_key: (clip,) uint64, from `clip_key`.
-        level_db: (clip, frame) dBFS; None for audio.
-        centre_s: (clip, frame) float64 seconds, where the store keeps them.
-    """
-
-    data: np.ndarray
-    n_frames: np.ndarray
-    status: np.ndarray
-    clip_key: np.ndarray
-    level_db: np.ndarray | None = None
-    centre_s: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -117,33 +96,14 @@ class StoreWriter:
             CacheError: An unknown field, or the system refuses to write. A payload of a wrong
                 shape or dtype is a defect of the caller's and raises AssertionError.
         """
-        contents = self._contents(shard, payload)
-        store, slots = self._store, self.sizes["clips_per_shard"]
-        encoded: dict[str, Iterable[layout.Buffer]] = {}
-        committed: dict[str, dict[str, int]] = {}
-        clips: Sequence[np.ndarray] = []  # where a chunk is not a clip
-        if self._concat:
-            slots = self.sizes["shard_frames"] // self.sizes["chunk_frames"]
-            clips = np.split(contents[self.kind.data], np.cumsum(contents["n_frames"])[:-1])
-            contents[self.kind.data] = self._chunks(contents[self.kind.data])
-        crcs = np.zeros(len(contents[self.kind.data]), "<u4")  # known once the chunks are written
-        for name, array in self.kind.arrays.items():
-            rows = contents[name]
-            if array.inner:
-                last = layout.shard_index(len(rows), rows[:1].nbytes, slots)
-                encoded[name] = layout.shard_parts(rows, crcs, last)
-                size = rows.nbytes + crcs.nbytes + len(last)
-            else:
-                last = layout.encode_chunk(rows, array.chunk_shape(self.sizes), array.fill_value)
-                encoded[name], size = [last], len(last)
-            crc = int.from_bytes(last[-layout.CRC_BYTES :], "little")
-            committed[name] = {"bytes": size, "crc32c": crc}
+        store = self._store
+        encoded = encode(store, shard, payload)
         full = {
             **record,
             "shard": shard,
             "identity_sha256": self.identity_sha256,
             "clip_keys": _hex(payload.clip_key),
-            "files": committed,
+            "files": encoded.files,
             "clip_crc32c": [],
         }
         schema.load().check_record(full, f"{self.path}: commit record {shard}")
@@ -152,9 +112,10 @@ class StoreWriter:
         # also written last, so that no reader takes old rows for new ones.
         files.remove(store.record_path(shard))
         files.remove(store.chunk_path("status", shard))
-        files.write_all({store.chunk_path(name, shard): pieces for name, pieces in encoded.items()})
-        clip_crcs = layout.row_crcs(clips) if self._concat else crcs
-        full["clip_crc32c"] = [f"{crc:08x}" for crc in clip_crcs.tolist()]
+        files.write_all(
+            {store.chunk_path(name, shard): pieces for name, pieces in encoded.pieces.items()}
+        )
+        full["clip_crc32c"] = [f"{crc:08x}" for crc in encoded.clip_crcs().tolist()]
         files.write_json(store.record_path(shard), full)
 
     def record(self, shard: int, listing: Listing = None) -> dict[str, Any] | None:
@@ -305,59 +266,6 @@ class StoreWriter:
         attributes = files.read_json(self.path / METADATA)["attributes"]
         if attributes["complete"]:
             self._write_group({**attributes, "complete": False})
-
-    def _contents(self, shard: int, payload: ShardPayload) -> dict[str, np.ndarray]:
-        """The payload by array name, with padding and failed rows set to the fill value."""
-        n_rows = len(self.rows(shard))
-        contract = schema.load()
-        bad = payload.status != contract.code("ok")
-        n_frames = np.where(bad, 0, payload.n_frames)
-        sizes = {**self.sizes, "n_clips": n_rows}
-        if self._concat:  # stores no padding
-            sizes["max_frames"] = payload.data.shape[1]
-        padded = np.arange(sizes["max_frames"]) >= n_frames[:, None]
-        contents = {}
-        for name, array in self.kind.arrays.items():
-            if name == "offset":
-                first = shard * self.sizes["shard_frames"]
-                contents[name] = (first + np.cumsum(n_frames) - n_frames).astype(np.uint64)
-                continue
-            values = payload.data if array.inner else getattr(payload, name)
-            dense = self._dense.arrays[name]
-            meta = dense.metadata(sizes, self.dtype, {})
-            assert values.shape == tuple(meta["shape"]), (name, values.shape, meta["shape"])
-            assert values.dtype == meta["data_type"], (name, values.dtype, meta["data_type"])
-            if name != "n_frames" and values.ndim > 1 and self._concat:
-                values = values[~padded]
-            elif name == "n_frames":
-                values = n_frames.astype(values.dtype)
-            elif values.ndim > 1 and padded.any():
-                values = values.copy()
-                values[padded] = array.fill_value
-            contents[name] = np.ascontiguousarray(values)
-        room = min(sizes["max_frames"], self.sizes["max_frames"])
-        assert n_frames.max(initial=0) <= room, n_frames.max()
-        if self._concat:
-            assert n_frames.sum() <= self.sizes["shard_frames"], n_frames.sum()
-        return contents
-
-    @property
-    def _concat(self) -> bool:
-        return "shard_frames" in self.sizes
-
-    @property
-    def _dense(self) -> Kind:
-        """The kind in the layout of payloads."""
-        return schema.load().kind(self.kind.name)
-
-    def _chunks(self, frames: np.ndarray) -> np.ndarray:
-        """(frame, ...) of a shard as (chunk, frame, ...), the last chunk filled up."""
-        size = self.sizes["chunk_frames"]
-        n_chunks = -(-len(frames) // size)
-        fill = self.kind.arrays[self.kind.data].fill_value
-        chunks = np.full((n_chunks * size, *frames.shape[1:]), fill, frames.dtype)
-        chunks[: len(frames)] = frames
-        return chunks.reshape(n_chunks, size, *frames.shape[1:])
 
 
 def _hex(keys: np.ndarray) -> list[str]:
