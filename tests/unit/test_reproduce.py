@@ -107,6 +107,23 @@ def test_weights_and_recordings_that_are_here_are_extracted(tmp_path: Path) -> N
     assert [entry.what.split(" (")[0] for entry in missing] == ["weights of mule"]
 
 
+def test_ctrl_c_says_how_to_go_on(
+    small: tuple[Path, list[str], Scale], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(SCALES, "toy", small[2])
+    monkeypatch.setattr(run, "run", interrupted)
+    result = CliRunner().invoke(
+        command,
+        ["ding2024", "--scale", "toy", "--table", "fig3", "--out", str(tmp_path / "out"),
+         "--cache", str(small[0].parent / "cache")],
+    )  # fmt: skip
+    assert result.exit_code == 130
+    assert result.stderr == "stopped; the same command goes on from what is done\n"
+
+
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown table 'fig4'; did you mean 'fig3'"):
         run.reproduce("ding2024", tmp_path, chosen=["fig4"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from understudy import config
+from understudy.errors import stoppable
 from understudy.study.cli import cluster_options
 
 _PATH = click.Path(path_type=Path)
@@ -54,20 +55,21 @@ def command(
         # Before torch computes. Students this narrow gain nothing from a second thread, and on a
         # machine that others use too it makes them slower; so it does large teachers.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from understudy.reproduce.run import reproduce
+    with stoppable("stopped; the same command goes on from what is done"):
+        from understudy.reproduce.run import reproduce
 
-    page = reproduce(
-        paper,
-        out or Path("reproduce") / (paper if scale == "full" else f"{paper}-{scale}"),
-        chosen=tables,
-        scale=scale,
-        data=data,
-        cache=cache,
-        weights=config.assigned(weights, "--weights wants NAME=FILE"),
-        dry_run=dry_run,
-        workers=workers,
-        scheduler=scheduler,
-        say=click.echo,
-    )
+        page = reproduce(
+            paper,
+            out or Path("reproduce") / (paper if scale == "full" else f"{paper}-{scale}"),
+            chosen=tables,
+            scale=scale,
+            data=data,
+            cache=cache,
+            weights=config.assigned(weights, "--weights wants NAME=FILE"),
+            dry_run=dry_run,
+            workers=workers,
+            scheduler=scheduler,
+            say=click.echo,
+        )
     if page is not None:
         click.echo(f"written: {page}")
