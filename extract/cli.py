@@ -183,7 +183,7 @@ def command(
     if noise:
         click.echo(
             f"warning: the decoder complained {len(noise)} times ({noise}): parts of damaged "
-            "recordings may be missing or garbled",
+            "recordings may be missing or garbled; `understudy data verify` names them",
             err=True,
         )
     for planned, report in zip(plans, reports, strict=True):

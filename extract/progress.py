@@ -1,10 +1,13 @@
 """What a run counts, and what it reports at its end."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
 
 from understudy.cache import Place
+
+SHOWN = 3  # clips that a report names of a kind
 
 
 @dataclass(kw_only=True)
@@ -53,6 +56,8 @@ class Report:
     n_clips: int
     n_failed: int
     reasons: Counter[str] = field(default_factory=Counter)
+    short: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Path of a clip that is ok -> seconds decoded, seconds promised by its header."""
     clipped_samples: int = 0
     clipped_clips: int = 0
     memory_back_offs: int = 0
@@ -69,6 +74,13 @@ class Report:
             yield f"  {count} x {reason}"
         if self.n_failed:
             yield f"  each of them in {self.ledger}"
+        if self.short:
+            some = ", ".join(
+                f"{path} ({found:g} of {promised:g} s)"
+                for path, (found, promised) in islice(self.short.items(), SHOWN)
+            )
+            more = f" and {len(self.short) - SHOWN} more" * (len(self.short) > SHOWN)
+            yield f"ok, but shorter than the header promises: {some}{more}"
         if self.done.shards:
             waited = self.done.wait_s / max(self.done.wait_s + self.done.infer_s, 1e-9)
             yield (

@@ -268,6 +268,7 @@ def _told(store: Store, shard: int) -> dict[str, Any] | None:
         "failures": record.get("failures", []),
         "bytes": sum(file["bytes"] for file in record["files"].values()),
         "notes": {name: notes.get(name, 0) for name in COUNTED},
+        "short": notes.get("short", {}),
     }
 
 
@@ -300,14 +301,17 @@ def _report(
     mine = {name: records[path.name] for name, path in planned.stores.items()}
     failed = ledger.lines(mine)
     notes: Counter[str] = Counter()
+    short: dict[str, Sequence[float]] = {}
     for record in (record for shards in mine.values() for record in shards):
         notes.update(record["notes"])
+        short |= record["short"]
     return Report(
         stores=planned.stores,
         bytes={name: sum(record["bytes"] for record in shards) for name, shards in mine.items()},
         n_clips=planned.job.n_clips,
         n_failed=len({line.clip_id for line in failed}),
         reasons=ledger.reasons(failed),
+        short=short,
         ledger=planned.dataset_dir / LEDGER,
         done=done,
         wall_s=wall_s,

@@ -74,6 +74,7 @@ class ShardTrack:
         self.centres = np.full(shape[:2], np.nan) if keeps else None
         self.failures: dict[int, Failure] = {}
         self.clipped: dict[int, int] = {}
+        self.short: dict[str, tuple[float, float]] = {}
         self.back_offs = 0
         self.infer_s = 0.0
         self._waiting: dict[int, list[Piece]] = defaultdict(list)
@@ -86,6 +87,9 @@ class ShardTrack:
         if loaded.failure is not None:
             self.failures[row] = loaded.failure
             return
+        clip, decoded_s = loaded.clip, loaded.duration_s
+        if clip.duration_s and decoded_s < clip.duration_s - audio.TOLERANCE_S:
+            self.short[clip.path] = round(decoded_s, 2), round(clip.duration_s, 2)
         samples = loaded.samples[self.job.rate_hz, self.job.resampler]
         if self.teacher is None:
             if self._fits(row, len(samples)):
@@ -309,6 +313,7 @@ class ShardTrack:
             "notes": {
                 "file_bytes": [size for _, (size, _) in loaded],
                 "file_mtime_ns": [changed for _, (_, changed) in loaded],
+                "short": self.short,
                 "clipped_samples": sum(self.clipped.values()),
                 "clipped_clips": len(self.clipped),
                 "memory_back_offs": self.back_offs,

@@ -113,6 +113,23 @@ def test_a_teacher_that_hangs(tmp_path: Path):
     assert sound(tmp_path / "cache" / "in")
 
 
+def test_a_clip_that_ends_before_its_header_says_is_told_of(tmp_path: Path):
+    root = folder(tmp_path / "in")
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * faulty.RATE_HZ).astype(np.float32)
+    audio.write(root / "cut.mp3", noise, faulty.RATE_HZ)
+    content = (root / "cut.mp3").read_bytes()
+    (root / "cut.mp3").write_bytes(content[: len(content) // 2])
+    index = datasets.load("folder", root)
+    for again in (False, True):
+        planned = prepare.prepare(
+            index, prepare.build(["spectral"]), tmp_path / "cache", audio=True, clips_per_shard=2
+        )
+        report = run.run(planned, run.Runtime(progress=False))
+        assert (report.n_failed, list(report.short)) == (0, ["cut.mp3"])
+        (told,) = (line for line in report.lines() if "header" in line)
+        assert told.endswith("cut.mp3 (4.9 of 10 s)"), (again, told)
+
+
 def test_a_spare_process_names_the_clips_that_kill_it(tmp_path: Path):
     root = folder(tmp_path / "in", faulty.KILL, faulty.RAISE)
     (root / "z.wav").write_bytes(b"no sound here")

@@ -54,6 +54,21 @@ def test_quick_reads_headers_only(tree):
     assert names == {"empty.mp3", "short.wav", "text.wav"}
 
 
+def test_damage_that_the_decoder_leaps_over(tree):
+    for path in list(tree.iterdir()):
+        if path.name not in ("good.mp3", "good.flac"):
+            path.unlink()
+    content = bytearray((tree / "good.mp3").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    content[len(content) // 2 : len(content) // 2 + 60] = bytes(60)
+    (tree / "hurt.mp3").write_bytes(content)
+    result = run("folder", "--root", tree)
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.output.splitlines() if line.startswith("damaged"))
+    assert line.startswith("damaged  hurt.mp3  hurt.mp3: 1 x '")
+    assert result.output.endswith("0 known to be bad as released, 1 damaged\n")
+
+
 def run(*args):
     return CliRunner().invoke(group, ["verify", *(str(arg) for arg in args)])
 

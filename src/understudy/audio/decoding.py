@@ -28,6 +28,7 @@ SUFFIXES = (".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".
 _BLOCK_SAMPLES = 2**20  # over all channels: what a lying header can make us allocate
 _MAX_SAMPLES_PER_BYTE = 2**14  # silent FLAC and Vorbis stay well below; a corrupt header does not
 _RUN_IN_SAMPLES = 32 * 1152  # after a seek, MP3 frames lack the bits kept in the ones before
+TOLERANCE_S = 0.1  # between what an MP3's header says and what it holds
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 
 

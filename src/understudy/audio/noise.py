@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 KINDS = 3  # that a summary quotes
 # What differs between two complaints of one kind: numbers, offsets, headers.
@@ -15,15 +16,24 @@ VALUE = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?", re.IGNORECASE)
 
 
 class Noise:
-    """Lines that went to file descriptor 2 past Python."""
+    """Lines that went to file descriptor 2 past Python, once `set_aside` is left.
 
-    def __init__(self) -> None:
+    Args:
+        kept: Where they lie until then.
+    """
+
+    def __init__(self, kept: IO[bytes] | None = None) -> None:
+        self._kept = kept
         self._kinds: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
     def __len__(self) -> int:
         """How many there were."""
         return self._kinds.total()
+
+    def n_bytes(self) -> int:
+        """What was kept so far, while it is being kept; for any thread."""
+        return 0 if self._kept is None else os.fstat(self._kept.fileno()).st_size
 
     def add(self, text: str) -> None:
         """Counts the lines of a text."""
@@ -50,16 +60,16 @@ def set_aside() -> Iterator[Noise]:
     Returns:
         What was kept, complete once the block is left.
     """
-    noise = Noise()
     shown, replaced = sys.stderr, False
     try:
         saved = os.dup(2)
     except OSError:  # closed, as a service may have it
-        yield noise
+        yield Noise()
         return
     with suppress(AttributeError, io.UnsupportedOperation, ValueError):  # a notebook's, a test's
         replaced = shown.fileno() == 2
     with tempfile.TemporaryFile() as kept:
+        noise = Noise(kept)
         if replaced:
             shown.flush()
             sys.stderr = os.fdopen(os.dup(saved), "w", 1, shown.encoding, shown.errors)

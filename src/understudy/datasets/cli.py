@@ -13,7 +13,7 @@ from understudy.audio import AudioInfo
 from understudy.config import overrides
 from understudy.datasets.files import headers
 from understudy.datasets.obtain import forecast, obtain
-from understudy.datasets.release import Release
+from understudy.datasets.release import DAMAGED, Release
 from understudy.datasets.verify import KINDS, verify
 from understudy.errors import AudioError, ConfigError, unknown
 from understudy.index import SPLITS, ClipIndex
@@ -92,7 +92,11 @@ def fetch_command(
 def verify_command(
     name: str, root: Path, csv: str | None, assignments: tuple[str, ...], quick: bool
 ) -> None:
-    """Missing, corrupt and short files of dataset NAME; exit code 1 for any not known to be so."""
+    """Missing, corrupt and short files of dataset NAME; exit code 1 for any not known to be so.
+
+    Files of which the decoder complains while it decodes them in full are listed as damaged, and
+    do not count.
+    """
     index = datasets.load(name, root, **_options(csv, assignments))
     release = datasets.release(name)
     shortest_s, known_bad = (release.shortest_s, release.known_bad) if release else (0.0, {})
@@ -102,12 +106,14 @@ def verify_command(
             if each.kind == kind:
                 mark = " (known, as released)" if each.known else ""
                 click.echo(f"{kind:<8} {each.clip_id}  {each.path}: {each.reason}{mark}")
+    damaged = sum(each.kind == DAMAGED for each in problems)
+    problems = [each for each in problems if each.kind != DAMAGED]
     n_known = sum(each.known for each in problems)
     wanted = release.n_clips[name] if release else len(index)
     count = f"{len(index)} clips" + (f", wanted {wanted}" if wanted != len(index) else "")
     click.echo(
         f"{count}: {len(problems) - n_known} not as they should be, "
-        f"{n_known} known to be bad as released"
+        f"{n_known} known to be bad as released" + f", {damaged} damaged" * (damaged > 0)
     )
     sys.exit(int(len(problems) > n_known or wanted != len(index)))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-MISSING, CORRUPT, SHORT = "missing", "corrupt", "short"
+MISSING, CORRUPT, SHORT, DAMAGED = "missing", "corrupt", "short", "damaged"
 
 
 @dataclass(frozen=True, kw_only=True)

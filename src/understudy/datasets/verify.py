@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from understudy import audio
-from understudy.datasets.release import CORRUPT, MISSING, SHORT
+from understudy.datasets.release import CORRUPT, DAMAGED, MISSING, SHORT
 from understudy.errors import AudioError, DataError
 from understudy.index import ClipIndex, inside
 
-KINDS = (MISSING, CORRUPT, SHORT)
-_TOLERANCE_S = 0.1  # between what an MP3's header says and what it holds
+KINDS = (MISSING, CORRUPT, SHORT, DAMAGED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,9 @@ def verify(
     *,
     quick: bool = False,
 ) -> list[Problem]:
-    """Clips of `index` that are missing, corrupt or short, in the index's order.
+    """Clips of `index` that are missing, corrupt, short or damaged, in the index's order.
+
+    Damaged are those that decode in full length while the decoder complains of parts of them.
 
     Args:
         index: The clips.
@@ -46,19 +47,30 @@ def verify(
     """
     known_bad = known_bad or {}
 
-    def check(row: int) -> Problem | None:
-        clip_id, path = index.clips["clip_id"].iat[row], index.clips["path"].iat[row]
-        found = _fault(index, row, shortest_s, quick)
-        if found is None:
-            return None
-        kind, reason = found
-        known = clip_id in known_bad and kind != MISSING
-        return Problem(clip_id=clip_id, path=path, kind=kind, reason=reason, known=known)
+    with audio.set_aside() as noise, ThreadPoolExecutor(os.cpu_count()) as pool:
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        def check(row: int) -> tuple[tuple[str, str] | None, bool]:
+            before = noise.n_bytes()
+            fault = _fault(index, row, shortest_s, quick)
+            return fault, noise.n_bytes() > before
+
         results = pool.map(check, range(len(index)))
         bar = tqdm(results, total=len(index), desc="clips", disable=None, leave=False)
-        return [problem for problem in bar if problem]
+        checked = list(bar)
+    suspects = [row for row, (fault, noisy) in enumerate(checked) if noisy and not (fault or quick)]
+    faults = {row: fault for row, (fault, _) in enumerate(checked) if fault}
+    # Which of the clips decoded side by side it was, shows when each is decoded alone.
+    for row in tqdm(suspects, desc="damage", disable=None, leave=False):
+        with audio.set_aside() as noise:
+            _fault(index, row, shortest_s, quick)
+        if noise:
+            faults[row] = DAMAGED, str(noise)
+    problems = []
+    for row, (kind, reason) in sorted(faults.items()):
+        clip_id, path = index.clips["clip_id"].iat[row], index.clips["path"].iat[row]
+        known = clip_id in known_bad and kind != MISSING
+        problems.append(Problem(clip_id=clip_id, path=path, kind=kind, reason=reason, known=known))
+    return problems
 
 
 def _fault(index: ClipIndex, row: int, shortest_s: float, quick: bool) -> tuple[str, str] | None:
@@ -72,7 +84,7 @@ def _fault(index: ClipIndex, row: int, shortest_s: float, quick: bool) -> tuple[
         return MISSING if error.reason == audio.MISSING else CORRUPT, error.reason
     except DataError as error:  # a link out of the root
         return CORRUPT, str(error)
-    if duration_s < promised_s - _TOLERANCE_S:
+    if duration_s < promised_s - audio.TOLERANCE_S:
         return CORRUPT, f"{duration_s:.2f} s can be decoded, the header promises {promised_s:.2f} s"
     if duration_s < shortest_s:
         return SHORT, f"{duration_s:.2f} s, wanted {shortest_s:g} s or more"
