@@ -25,7 +25,7 @@ from understudy.extract import extract
 from understudy.index import ClipIndex
 
 CLIP_S, ROUNDS = 10.0, 2
-CLIPS = {"passt": 64, "mn10": 512}
+CLIPS = {"passt": 24, "mn10": 512}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -62,7 +62,7 @@ def cluster(n_workers: int) -> Iterator[str | None]:
         yield address
 
 
-def seconds(index: ClipIndex, teacher: str, scheduler: str | None) -> float:
+def seconds(index: ClipIndex, teacher: str, scheduler: str | None, clips_per_shard: int) -> float:
     """Of the run, as profile.json has it."""
     with tempfile.TemporaryDirectory() as cache:
         extract(
@@ -71,7 +71,7 @@ def seconds(index: ClipIndex, teacher: str, scheduler: str | None) -> float:
             cache,
             weights={teacher: "random"},
             scheduler=scheduler,
-            clips_per_shard=8,
+            clips_per_shard=clips_per_shard,
             progress=False,
         )
         runs = json.loads((Path(cache) / index.name / "profile.json").read_text())["runs"]
@@ -82,16 +82,17 @@ def measure(teacher: str, folder: Path) -> None:
     """Prints one teacher's rows."""
     rate_hz = teachers.build(teacher, weights="random").card.sample_rate
     n_clips = CLIPS[teacher]
+    shard = max(4, n_clips // 32)
     index = collection(folder / teacher, n_clips, rate_hz)
-    first = collection(folder / f"{teacher}-first", 32, rate_hz)
+    first = collection(folder / f"{teacher}-first", 2 * shard, rate_hz)
     ways = {"1 process": 1, "2 processes": 2, "this process": 0}
     taken: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, n_workers in ways.items():
             with cluster(n_workers) as scheduler:
                 time.sleep(10 if n_workers else 0)  # until all workers have joined
-                seconds(first, teacher, scheduler)
-                taken[way].append(seconds(index, teacher, scheduler))
+                seconds(first, teacher, scheduler, shard)
+                taken[way].append(seconds(index, teacher, scheduler, shard))
     one, hours = min(taken["1 process"]), n_clips * CLIP_S / 3600
     for way, times in taken.items():
         least = min(times)
