@@ -15,7 +15,7 @@ from pathlib import Path
 from understudy.cache import Place
 from understudy.extract.plan import Clip
 
-SUFFIX = ".in-hand.part"  # what ends so is removed at the start and at the end of every run
+SUFFIX = ".in-hand.part"  # what ends so is removed once a run has read it, and at its end
 LINE = re.compile(r"([+-])((?: [0-9a-f]{16})+)\n")
 
 

@@ -140,8 +140,6 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
         missing = pending(planned, remember=True)
         _check_space([planned], [missing])
         shards = plan.shards(planned.job.n_clips, planned.job.clips_per_shard, missing)
-        suspects = inhand.left(planned.dataset_dir)
-        _sweep(planned.dataset_dir)
         with places.changed_copy(planned.dataset_dir / INDEX) as file:
             planned.index.save(file)
         for item in planned.job.tracks:
@@ -150,8 +148,11 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
                 planned.dataset_dir, item.track, job.n_clips, job.clips_per_shard
             )
         try:
-            if suspects:
-                shards = _tried(planned.job, shards, suspects, say)
+            if died := inhand.left(planned.dataset_dir):
+                from understudy.extract import spare
+
+                shards = spare.tried(planned.job, planned.index, shards, died, say)
+            _sweep(planned.dataset_dir)
             if shards:
                 done = _compute(planned, shards, session, say)
                 _sweep(planned.dataset_dir)
@@ -198,29 +199,6 @@ def _compute(
     with Live(planned.index.name, n_clips, show=runtime.progress) as live:
         drive = Drive(client, job, live.update, live.say(say), most_failures, failed)
         return drive.run(plan.tasks(shards, max(1, slots)))
-
-
-def _tried(
-    job: plan.Job, shards: Sequence[Shard], suspects: Set[int], say: Callable[[str], None]
-) -> list[Shard]:
-    """The shards, refusing those of the clips in hand when a process died that end another one."""
-    from understudy.extract import spare
-
-    tried, missing = [], set(suspects)
-    for shard in shards:
-        if missing:
-            (clips,) = plan.shard_clips(job.dataset_dir, [shard])
-            rows = [row for row, clip in enumerate(clips) if clip.key in missing]
-            if rows:
-                say(
-                    f"an earlier run died while it worked on {len(rows)} clips of shard "
-                    f"{shard.number}: they are tried in a spare process"
-                )
-                missing -= {clips[row].key for row in rows}
-                shard = spare.culprits(job, shard, suspects=rows)
-                say(spare.verdict(job, shard))
-        tried.append(shard)
-    return tried
 
 
 def _failed_before(planned: Extraction, pending: Set[int]) -> int:

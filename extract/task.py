@@ -149,4 +149,5 @@ def run_task(
 
 def run_apart(job: Job, shard: Shard, topic: str) -> Shard:
     """The shard, refusing the clips that kill or stall a process which works on them alone."""
-    return culprits(job, shard, stop_requested(topic))
+    (found,) = culprits(job, [shard], stop_requested(topic))
+    return found

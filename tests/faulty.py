@@ -1,6 +1,7 @@
 """A teacher of the HEAR API (`hear:tests.faulty`) that fails on the clips of constant level.
 
-A clip of level RAISE, NAN, HANG or KILL makes it do that; FAULTY_SLEEP_S slows all calls down.
+A clip of level RAISE, NAN, HANG or KILL makes it do that; FAULTY_SLEEP_S slows all calls down, and
+FAULTY_HANGING names a file for the number of the process that hangs.
 """
 
 import os
@@ -41,6 +42,8 @@ def get_scene_embeddings(sounds: torch.Tensor, model: Model) -> torch.Tensor:
         if level == NAN:
             embedding[number] = torch.nan
         if level == HANG:
+            if note := os.environ.get("FAULTY_HANGING"):
+                Path(note).write_text(str(os.getpid()), encoding="utf-8")
             time.sleep(3600)
         if level == KILL:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -6,7 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,21 @@ def ledger(dataset_dir: Path) -> dict[str, tuple[str, str]]:
     """Status and reason by path."""
     with (dataset_dir / "ledger.csv").open(encoding="utf-8", newline="") as file:
         return {line["path"]: (line["status"], line["reason"]) for line in csv.DictReader(file)}
+
+
+def until(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 60.0
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def running(process_id: int) -> bool:
+    """Whether there is such a process; one that nobody has waited for has ended."""
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_bytes() != b""
+    except FileNotFoundError:
+        return False
 
 
 def sound(dataset_dir: Path) -> bool:
@@ -142,10 +158,39 @@ def test_a_spare_process_names_the_clips_that_kill_it(tmp_path: Path):
     )
     (shard,) = plan.shards(9, 9, pending(planned))
     planned.index.save(tmp_path / "cache" / planned.index.name / "index.parquet")
-    ((row, failure),) = spare.culprits(planned.job, shard).refused
+    (found,) = spare.culprits(planned.job, [shard])
+    ((row, failure),) = found.refused
     assert planned.index.clips["path"].tolist()[row] == "level0.8.wav"
     assert failure.status == "worker_lost"
     assert "SIGKILL; memory may have run out" in failure.reason
+
+
+def test_a_spare_process_ends_with_the_one_that_started_it(tmp_path: Path):
+    folder(tmp_path / "in", faulty.HANG)
+    starts = """
+import sys
+from understudy import datasets
+from understudy.extract import plan, prepare, spare
+from understudy.extract.pending import pending
+index = datasets.load("folder", sys.argv[1])
+teachers = prepare.build(["hear:tests.faulty"])
+planned = prepare.prepare(index, teachers, sys.argv[2], audio=False, clips_per_shard=7)
+index.save(planned.dataset_dir / "index.parquet")
+spare.culprits(planned.job, plan.shards(7, 7, pending(planned)))
+"""
+    call = [sys.executable, "-c", starts, str(tmp_path / "in"), str(tmp_path / "cache")]
+    hanging = tmp_path / "hanging"
+    process = subprocess.Popen(call, env=faulty.environment(FAULTY_HANGING=str(hanging)))
+    until(lambda: hanging.exists() and hanging.read_text() != "")
+    spare_id = int(hanging.read_text())
+    assert spare_id != process.pid
+    process.kill()
+    process.wait()
+    try:
+        until(lambda: not running(spare_id))
+    finally:
+        if running(spare_id):
+            os.kill(spare_id, signal.SIGKILL)
 
 
 def test_a_clip_that_kills_the_only_process_is_found_by_the_next_run(tmp_path: Path):
@@ -168,7 +213,7 @@ def test_a_clip_that_kills_the_only_process_is_found_by_the_next_run(tmp_path: P
     )
     assert first.returncode == -signal.SIGKILL
     assert (second.returncode, "Traceback" in second.stderr) == (0, False), second.stderr
-    assert "they are tried in a spare process" in second.stdout
+    assert "tried one by one in a spare process" in second.stdout
     ((name, (status, reason)),) = ledger(tmp_path / "cache" / "in").items()
     assert (name, status) == ("level0.8.wav", "worker_lost")
     assert "was ended by SIGKILL" in reason
@@ -201,7 +246,7 @@ extract(datasets.load("folder", sys.argv[1]), [], sys.argv[2], audio=True, progr
     said: list[str] = []
     planned = prepare.prepare(index, {}, tmp_path / "cache", audio=True)
     run.run(planned, run.Runtime(progress=False), said.append)
-    assert any("each clip runs alone" in line for line in said)
+    assert any("each of them runs alone" in line for line in said)
     assert not ledger(tmp_path / "cache" / "in")
     assert not inhand.left(tmp_path / "cache" / "in")
 
