@@ -1,5 +1,6 @@
 """How a run goes, on stderr: two lines that stay in place, or now and then a plain one."""
 
+import os
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ class Live:
 
     def __init__(self, name: str, clips: int, *, show: bool) -> None:
         self._name, self._clips, self._show = name, clips, show
-        tty = sys.stderr.isatty()
+        tty = _has_width()
         self._plain = show and not tty
         hidden = not show or not tty
         self._bar = tqdm(
@@ -35,7 +36,9 @@ class Live:
             disable=hidden,
             dynamic_ncols=True,
         )
-        self._status = tqdm(bar_format="{desc}", position=1, file=sys.stderr, disable=hidden)
+        self._status = tqdm(
+            bar_format="{desc}", position=1, file=sys.stderr, disable=hidden, leave=False
+        )
         self._done = Progress()
         self._began = self._told = time.monotonic()
         self._lock = threading.Lock()
@@ -62,10 +65,10 @@ class Live:
         """The second line."""
         hours_per_hour = self._done.audio_s / max(time.monotonic() - self._began, 1e-9)
         parts = [
+            f"{self._done.failed} failed",
+            f"{n_tasks} task{'s' * (n_tasks != 1)} left",
             f"{hours_per_hour:.0f} audio-h/h",
             split(self._done),
-            f"{n_tasks} tasks left",
-            f"{self._done.failed} failed",
         ]
         if share := gpu_share(self._done):
             parts.append(f"GPU {share}")
@@ -86,6 +89,14 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._status.close()
         self._bar.close()
+
+
+def _has_width() -> bool:
+    """Whether stderr is a terminal that says how wide it is: some that programs make do not."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        return False
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,14 @@
 """Job files: several teachers over several datasets, as one plan and one summary."""
 
+import fcntl
 import json
+import os
+import re
+import struct
+import sys
+import termios
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,8 +127,35 @@ def test_plain_lines_where_there_is_no_terminal(
         )
     errors = capsys.readouterr().err
     assert errors.startswith("field: 2 of 8 clips, ")
-    assert "read 25 %, infer 75 %, write 0 %; 3 tasks left; 1 failed; GPU 50 %" in errors
+    assert "1 failed; 3 tasks left; " in errors
+    assert "read 25 %, infer 75 %, write 0 %; GPU 50 %" in errors
     with live.Live("field", 8, show=False) as shown:
         shown.update(Progress(clips=2), 3)
     assert capsys.readouterr().err == ""
     assert run.Runtime().progress
+
+
+@pytest.mark.parametrize("columns", [60, 0])
+def test_lines_of_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch):
+    """The second line goes when the run ends; a terminal without a width gets plain lines."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    monkeypatch.setattr(live, "PLAIN_S", 0.0)
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        with live.Live("field", 8, show=True) as shown:
+            time.sleep(0.2)  # lines are not drawn more often
+            shown.update(Progress(clips=8), 1)
+    written = ""
+    with suppress(OSError):  # all is read
+        while some := os.read(ours, 1 << 16):
+            written += some.decode()
+    os.close(ours)
+    if columns:
+        _, shown_once, after = written.rpartition("0 failed; 1 task left")
+        assert shown_once
+        assert re.search(r"\r {59,}\x1b\[A\r", after)
+        assert re.search(r"8/8[^\n]*\r\n$", after)
+    else:
+        assert written.startswith("field: 8 of 8 clips, ")
+        assert written.count("\n") == 1
