@@ -14,7 +14,7 @@ import numpy as np
 from understudy.cache import Place
 from understudy.extract import plan
 from understudy.extract.live import duration
-from understudy.extract.pending import pending
+from understudy.extract.pending import again, pending
 from understudy.extract.prepare import Extraction
 from understudy.extract.progress import size
 
@@ -169,6 +169,7 @@ def lines(planned: Extraction) -> Iterable[str]:
         f"{planned.index.name}: {found.n_clips} clips, {found.hours:.2f} h of audio, "
         f"{found.n_shards} shards of {found.clips_per_shard} clips"
     )
+    yield from [*planned.changes, *again(missing)]
     width = max(map(len, planned.stores))
     for name, path in planned.stores.items():
         yield (

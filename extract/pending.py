@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -14,6 +15,10 @@ from understudy.cache.places import Listing, listing, spread
 from understudy.extract.plan import file_stamp
 from understudy.extract.prepare import Extraction
 from understudy.index import ClipIndex
+
+# What needs no word: it is new, or `changes` tells of it.
+EXPECTED = ("not written yet", "its clips changed", "clips moved")
+MOST_TOLD = 5  # shards
 
 
 def pending(planned: Extraction, *, remember: bool = False) -> dict[str, dict[int, str]]:
@@ -41,6 +46,20 @@ def pending(planned: Extraction, *, remember: bool = False) -> dict[str, dict[in
         for name, reason in found.items():
             reasons[name][number] = reason
     return reasons
+
+
+def again(missing: Mapping[str, Mapping[int, str]]) -> list[str]:
+    """Why shards that were written before are `pending`, as far as the index does not say."""
+    reasons: dict[int, str] = {}
+    for found in missing.values():
+        for number, reason in found.items():
+            if not reason.startswith(EXPECTED):
+                reasons.setdefault(number, reason)
+    told = sorted(reasons.items())[:MOST_TOLD]
+    lines = [f"shard {number} is extracted again: {reason}" for number, reason in told]
+    if more := len(reasons) - len(told):
+        lines.append(f"... and {more} more for reasons like these")
+    return lines
 
 
 class _ShardClips:

@@ -24,7 +24,7 @@ from understudy.errors import CacheError
 from understudy.extract import inhand, ledger, plan, profile
 from understudy.extract.forecast import forecast
 from understudy.extract.live import Live
-from understudy.extract.pending import pending
+from understudy.extract.pending import again, pending
 from understudy.extract.plan import Shard
 from understudy.extract.prepare import BATCH_WINDOWS, Extraction, build, prepare
 from understudy.extract.progress import Progress, Report, size
@@ -128,7 +128,13 @@ def run_all(
     if len(plans) > 1:
         _check_space(plans, [pending(planned) for planned in plans])
     with Session(runtime or Runtime(), say) as session:
-        return [_run(planned, session, say) for planned in plans]
+        if len(plans) == 1:
+            return [_run(plans[0], session, say)]
+        return [_run(planned, session, _about(planned, say)) for planned in plans]
+
+
+def _about(planned: Extraction, say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: say(f"{planned.index.name}: {line}")
 
 
 def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> Report:
@@ -138,6 +144,8 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
         for line in planned.changes:
             say(line)
         missing = pending(planned, remember=True)
+        for line in again(missing):
+            say(line)
         _check_space([planned], [missing])
         shards = plan.shards(planned.job.n_clips, planned.job.clips_per_shard, missing)
         with places.changed_copy(planned.dataset_dir / INDEX) as file:

@@ -18,9 +18,9 @@ from torch import nn
 from understudy import audio, cache, datasets, schema, teachers
 from understudy.cache import CacheReader, StoreWriter
 from understudy.errors import CacheError, ConfigError, UnderstudyError
-from understudy.extract import cluster, drive, extract, prepare, run, worker
+from understudy.extract import cluster, drive, extract, forecast, prepare, run, worker
 from understudy.extract.cli import command
-from understudy.extract.pending import pending
+from understudy.extract.pending import again, pending
 from understudy.extract.progress import Progress
 from understudy.index import ClipIndex
 from understudy.teachers.base import Teacher
@@ -247,12 +247,24 @@ def test_other_audio_of_the_same_size_is_done_again(root: Path, tmp_path: Path):
         load(root), prepare.build(["spectral"]), tmp_path / "cache", audio=False
     )
     assert pending(planned) == {"spectral": {3: "3.wav has other content now"}}
-    extract(load(root), ["spectral"], tmp_path / "cache")
+    wanted = "shard 3 is extracted again: 3.wav has other content now"
+    assert wanted in list(forecast.lines(planned))
+    said: list[str] = []
+    run.run(planned, say=said.append)
+    assert said == [wanted]
     after = CacheReader(store).gather(range(10))[0]
     changed = [
         not np.array_equal(*pair, equal_nan=True) for pair in zip(before, after, strict=True)
     ]
     assert np.flatnonzero(changed).tolist() == [3]
+
+
+def test_many_shards_that_are_done_again_are_few_lines():
+    reasons = {number: f"{number}.wav has other content now" for number in range(9)}
+    said = again({"spectral": {**reasons, 9: "not written yet"}, "audio": reasons})
+    assert said[0] == "shard 0 is extracted again: 0.wav has other content now"
+    assert said[-1] == "... and 4 more for reasons like these"
+    assert len(said) == 6
 
 
 def test_touched_files_are_read_once_more_and_not_again(
