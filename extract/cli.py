@@ -121,7 +121,8 @@ inside this very process (--workers 1) ends it: the same command finds the clip 
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be done and, from 20 s of work on a sample, how long it takes.",
+    help="Say what would be done and, from 20 s of work on a sample, how long it takes; "
+    "shards like those of the run are written to the cache's disk, and removed.",
 )
 def command(
     dataset: str,

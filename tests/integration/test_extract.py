@@ -1,9 +1,11 @@
 """Extraction from recordings to stores, inside this process unless said otherwise."""
 
 import csv
+import errno
 import hashlib
 import os
 import shutil
+import time
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from torch import nn
 from understudy import audio, cache, datasets, schema, teachers
 from understudy.cache import CacheReader, StoreWriter
 from understudy.errors import CacheError, ConfigError, UnderstudyError
-from understudy.extract import cluster, drive, extract, forecast, prepare, run, worker
+from understudy.extract import cluster, drive, extract, forecast, prepare, probe, run, worker
 from understudy.extract.cli import command
 from understudy.extract.pending import again, pending
 from understudy.extract.progress import Progress
@@ -383,10 +385,51 @@ def test_dry_run_writes_nothing_and_a_full_disk_is_refused(
     assert not cache_dir.exists()
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free=100))
-    assert "lacks the space" in CliRunner().invoke(command, [*given, "--dry-run"]).output
+    refused = CliRunner().invoke(command, [*given, "--dry-run"]).output
+    assert "lacks the space" in refused
+    assert "writing was not measured" in refused
     with pytest.raises(CacheError, match="100 B are free"):
         extract(load(root), ["spectral"], cache_dir)
     assert not [path for path in cache_dir.rglob("*") if path.suffix in (".zarr", ".parquet")]
+
+
+@pytest.mark.parametrize(("layout", "longest_s"), [("dense", 2.1), ("concat", 30.0)])
+def test_a_slow_disk_is_part_of_the_forecast(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, longest_s: float
+):
+    record(root / "9.wav", longest_s)
+    planned = plan_of(load(root), tmp_path / "cache", audio=True, clips_per_shard=2)
+    assert {item.track.layout for item in planned.job.tracks} == {layout}
+    sync = os.fsync
+
+    def slow(handle: int) -> None:
+        time.sleep(0.02)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(probe, "WRITE_S", 0.1)
+    found = probe.probe(planned, pending(planned), limit_s=0.0)
+    assert found is not None
+    assert found.write_s is not None
+    # Each of 2 tracks has 5 shards; a shard's files, its commit record and folders wait in turn.
+    assert 10 * 0.06 < found.write_s <= found.left_s
+    assert "writing takes about" in str(found)
+    assert [*tmp_path.iterdir()] == [root]
+
+
+def test_a_forecast_for_a_disk_that_cannot_be_written_leaves_writing_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    planned = plan_of(load(root), tmp_path / "cache")
+    monkeypatch.setattr(os, "fsync", refuse)
+    found = probe.probe(planned, pending(planned), limit_s=0.0)
+    assert found is not None
+    assert found.write_s is None
+    assert "writing was not measured" in str(found)
+    assert [*tmp_path.iterdir()] == [root]
 
 
 def test_a_failing_disk_ends_the_run_and_the_next_one_continues(
