@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from understudy import audio
 from understudy.cache import Place
 from understudy.cache.files import write_atomic
 
@@ -41,6 +42,11 @@ def lines(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[Line]:
 def reasons(found: Iterable[Line]) -> Counter[str]:
     """How many clips fail for each reason; a clip missing from two tracks for one counts once."""
     return Counter(reason for _, reason in {(line.clip_id, line.reason) for line in found})
+
+
+def fileless(found: Iterable[Line]) -> int:
+    """How many clips fail because their file is missing."""
+    return len({line.clip_id for line in found if line.reason.startswith(audio.MISSING)})
 
 
 def save(path: Place, found: Iterable[Line]) -> None:

@@ -13,6 +13,7 @@ from understudy.extract.spool import LONG_S, Samples, Spool, resampled
 from understudy.index import inside
 
 CHANGED = "the file changed while it was read"
+MISSING = f"{audio.MISSING}: the dataset lists it, but its folder does not hold it"
 READS = 3  # of a file that changes meanwhile, before it is refused
 
 
@@ -78,7 +79,8 @@ def _load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str, scratch: str
         if not Path(root).is_dir():
             raise DataError(f"{root}: the dataset's folder went away during extraction") from None
         status = "audio_not_finite" if error.reason == audio.NON_FINITE else "undecodable"
-        loaded.failure = Failure(status=status, reason=error.reason)
+        reason = MISSING if error.reason == audio.MISSING else error.reason
+        loaded.failure = Failure(status=status, reason=reason)
     except DataError as error:  # a link out of the root
         loaded.failure = Failure(status="undecodable", reason=str(error))
     return loaded

@@ -55,6 +55,8 @@ class Report:
     bytes: Mapping[str, int]
     n_clips: int
     n_failed: int
+    n_fileless: int
+    """Of those that failed, because their file is missing."""
     reasons: Counter[str] = field(default_factory=Counter)
     short: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Path of a clip that is ok -> seconds decoded, seconds promised by its header."""
@@ -69,7 +71,11 @@ class Report:
         """The report for a terminal."""
         if self.done.shards == 0:
             yield "everything was extracted already; nothing to do"
-        yield f"{self.n_clips} clips: {self.n_clips - self.n_failed} ok, {self.n_failed} failed"
+        fileless = f", {self.n_fileless} of them without a file" * (self.n_fileless > 0)
+        yield (
+            f"{self.n_clips} clips: {self.n_clips - self.n_failed} ok, {self.n_failed} failed"
+            f"{fileless}"
+        )
         for reason, count in self.reasons.most_common():
             yield f"  {count} x {reason}"
         if self.n_failed:

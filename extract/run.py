@@ -296,6 +296,7 @@ def _report(
         bytes={name: sum(record["bytes"] for record in shards) for name, shards in mine.items()},
         n_clips=planned.job.n_clips,
         n_failed=len({line.clip_id for line in failed}),
+        n_fileless=ledger.fileless(failed),
         reasons=ledger.reasons(failed),
         short=short,
         ledger=planned.dataset_dir / LEDGER,

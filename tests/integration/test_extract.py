@@ -304,6 +304,30 @@ def test_a_link_out_of_the_root_is_told(root: Path, tmp_path: Path):
     assert "nothing to do" in CliRunner().invoke(command, arguments).output
 
 
+def test_a_missing_file_is_told_from_a_damaged_one_and_taken_when_it_comes(
+    root: Path, tmp_path: Path
+):
+    lost = tmp_path / "7.wav"
+    (root / "7.wav").rename(lost)
+    (root / "8.wav").write_bytes(b"no sound here")
+    table = "".join(f"{number}.wav,tone\n" for number in range(10))
+    (tmp_path / "labels.csv").write_text(f"path,label\n{table}")
+    arguments = ["folder", "--root", str(root), "--teacher", "spectral", "--audio"]
+    arguments += ["--option", f"csv={tmp_path / 'labels.csv'}", "--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(command, arguments)
+    assert "10 clips: 8 ok, 2 failed, 1 of them without a file\n" in result.output
+    told = {line["clip_id"]: line["reason"] for line in ledger(tmp_path / "cache" / "studio")}
+    assert told.keys() == {"7.wav", "8.wav"}
+    assert told["7.wav"].startswith("missing file: ")
+    assert told["8.wav"] == audio.NOT_AUDIO
+    for reason in told.values():
+        assert f"  1 x {reason}\n" in result.output
+    lost.rename(root / "7.wav")
+    result = CliRunner().invoke(command, arguments)
+    assert "10 clips: 9 ok, 1 failed\n" in result.output
+    assert [line["clip_id"] for line in ledger(tmp_path / "cache" / "studio")] == ["8.wav"] * 2
+
+
 def test_clips_that_went_are_neither_counted_nor_listed(root: Path, tmp_path: Path):
     (root / "9.wav").write_bytes(b"")
     arguments = ["folder", "--root", str(root), "--teacher", "spectral"]
