@@ -30,6 +30,18 @@ def test_only_what_goes_past_python_is_kept():
     assert ran.stdout == "4 3 x 'Note: Illegal header 0xff0 at offset 0.'; 1 x 'child'\n"
 
 
+def test_a_log_handler_made_meanwhile_goes_on():
+    code = """
+import logging
+from understudy import audio
+with audio.set_aside():
+    logging.getLogger().addHandler(logging.StreamHandler())
+logging.error("later")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr == "later\n"
+
+
 def test_a_closed_descriptor_is_left_closed():
     code = "import os; os.close(2)\nfrom understudy import audio\nwith audio.set_aside() as noise:"
     code += "\n    print(len(noise))"

@@ -80,7 +80,7 @@ def set_aside() -> Iterator[Noise]:
             os.dup2(saved, 2)
             os.close(saved)
             if replaced:
-                sys.stderr.close()
+                sys.stderr.flush()  # not closed: a log handler made meanwhile may hold it
                 sys.stderr = shown
             kept.seek(0)
             noise.add(kept.read().decode(errors="replace"))
