@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.unit.test_report import SYSTEMS, make_run
+from tests.run_dirs import SYSTEMS, make_run
 
 from understudy.evaluate.report import report
 
