@@ -86,7 +86,7 @@ def process(
 
         clips = shard_clips(job.dataset_dir, shards)
         stream = ahead(pool, decode, chain.from_iterable(map(decodable, shards, clips)))
-        writing: Future[float] | None = None
+        writing: Future[Progress] | None = None
         try:
             for shard, owned in zip(shards, clips, strict=True):
                 parts = {
@@ -113,13 +113,11 @@ def process(
                     part.finish()
                     step.infer_s += part.infer_s
                 if writing is not None:
-                    step.write_s += writing.result()
+                    step += writing.result()
                 writing = disk.submit(_write, writers, shard.number, parts, job.run_id, files)
-                step.shards += 1
-                step.failed += len({row for part in parts.values() for row in part.failures})
                 tick()
             if writing is not None:
-                step.write_s += writing.result()
+                step += writing.result()
             tick()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -177,11 +175,12 @@ def _write(
     parts: Mapping[str, ShardTrack],
     run_id: str,
     files: Sequence[tuple[str, tuple[int, int]]],
-) -> float:
+) -> Progress:
     began = time.perf_counter()
     for name, part in parts.items():
         writers[name].write_shard(number, part.payload(), part.record(run_id, files))
-    return time.perf_counter() - began
+    failed = {row for part in parts.values() for row in part.failures}
+    return Progress(shards=1, failed=len(failed), write_s=time.perf_counter() - began)
 
 
 _TEACHERS: dict[str, Teacher] = {}

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,6 +295,35 @@ def test_too_many_failures_end_the_run(tmp_path: Path):
     result = CliRunner().invoke(command, [*given, "--max-failures", "50%"])
     assert result.exit_code == 0, result.output
     assert len(ledger(tmp_path / "cache" / "in")) == 5
+
+
+def test_a_shard_that_is_written_again_fails_no_more_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(drive, "RETRY_S", 0.01)
+    root = folder(tmp_path / "in")
+    for number in range(2):
+        (root / f"bad{number}.wav").write_bytes(b"no sound here")
+    write, left = cache.StoreWriter.write_shard, 2
+
+    def refuse(*arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise CacheError("cannot write this time")
+        write(*arguments)
+
+    monkeypatch.setattr(cache.StoreWriter, "write_shard", refuse)
+    extract(
+        datasets.load("folder", root),
+        ["spectral"],
+        tmp_path / "cache",
+        clips_per_shard=8,
+        max_failures=2,
+        progress=False,
+    )
+    assert left < 0
+    assert len(ledger(tmp_path / "cache" / "in")) == 2
 
 
 @pytest.mark.parametrize("limit", ["-1", "x", "1.5", "101%", "5%x"])
