@@ -174,8 +174,49 @@ def test_show_prints_attributes_with_units_and_counts(path):
     assert lines["sample_rate"] == "32000 Hz"
     assert lines["status"] == "ok 9, undecodable 1"
     assert lines["complete"] == "yes"
-    assert lines["shards"] == "3 of 4 clips"
-    assert lines["provenance"] == "run_id=test"
+    assert lines["shards"] == "3, of 4 clips each"
+    assert lines["run_id"] == "test"
+
+
+def test_an_attribute_of_the_identity_that_was_changed(path):
+    group = json.loads((path / "zarr.json").read_text())
+    group["attributes"]["window_s"] = 7.0
+    (path / "zarr.json").write_text(json.dumps(group))
+    problem = only(path)
+    assert (problem.what, problem.file) == ("metadata", path / "zarr.json")
+    assert "identity_sha256" in problem.detail
+
+
+@pytest.mark.parametrize("content", [b"no JSON", None], ids=["garbage", "none"])
+def test_a_store_of_unreadable_metadata_hides_no_other(path, content):
+    """And its own shards are kept when it is written anew."""
+    other, held = stores.make(path.parent, stores.track(name="another"))
+    before = stores.array_files(other)
+    (path / "embedding/c/1/0/0").unlink()
+    (other / "zarr.json").unlink()
+    if content is not None:
+        (other / "zarr.json").write_bytes(content)
+
+    found = CliRunner().invoke(group, ["verify", str(path.parent)])
+    assert found.exit_code == 1
+    assert f"metadata: {other / 'zarr.json'}: no" in found.output
+    assert f"missing: {path / 'embedding/c/1/0/0'}" in found.output
+    assert "remove the store's own zarr.json and extract again" in found.output
+    listed = CliRunner().invoke(group, ["list", str(path.parent)])
+    assert listed.exit_code == 0
+    assert any("another" in line and "unreadable" in line for line in listed.output.splitlines())
+    if content is not None:
+        shown = CliRunner().invoke(group, ["show", str(path.parent)])
+        assert (shown.exit_code, "unreadable" in shown.output) == (1, True)
+        assert "hop_s" in shown.output
+        (other / "zarr.json").unlink()
+
+    (other / "status/zarr.json").write_bytes(b"no JSON")
+    writer = cache.StoreWriter.open_or_create(path.parent, stores.track(name="another"), 10, 4)
+    assert stores.write_pending(writer, held) == []
+    assert writer.finalise({})
+    assert stores.array_files(other) == before
+    assert cache.verify(other) == []
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])

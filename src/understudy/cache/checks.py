@@ -1,7 +1,7 @@
 """Finds damage in a store: reads every byte and compares it with its checksum and its record."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from understudy import schema
 from understudy.cache import files, layout, places
 from understudy.cache.places import Place
 from understudy.cache.store import METADATA, Store
+from understudy.config import digest
 from understudy.errors import CacheError
 
 
@@ -34,14 +35,24 @@ class Problem:
 
     def __str__(self) -> str:
         shown = ", ".join(self.clips[:3]) + (", ..." if len(self.clips) > 3 else "")
-        held = f" [{len(self.clips)} clips: {shown}]" if self.clips else ""
-        return f"{self.what}: {self.file}: {self.detail}{held}"
+        held = f" [{len(self.clips)} clip{'s' * (len(self.clips) > 1)}: {shown}]"
+        detail = self.detail.removeprefix(f"{self.file}: ") + held * bool(self.clips)
+        return f"{self.what}: {self.file}: {detail}"
 
 
-def verify(path: Place | str) -> list[Problem]:
+def verify(
+    path: Place | str,
+    started: Callable[[int], object] = lambda n: None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> list[Problem]:
     """Checks a store's metadata, shards, commit records and leftovers; changes nothing.
 
     Shards that an unfinished extraction has yet to write are no problem.
+
+    Args:
+        path: Of the store.
+        started: Is told how many shards there are.
+        advance: Is told how many more are done.
 
     Returns:
         Findings; empty for a sound store.
@@ -62,10 +73,12 @@ def verify(path: Place | str) -> list[Problem]:
         Problem("metadata", path / name / METADATA, "codecs or chunks are not the schema's")
         for name in sorted(set(store.kind.arrays) - store.plain)
     ]
-    problems += _lengths(store)
+    problems += [*_identity(store), *_lengths(store)]
     if not problems:
+        started(store.n_shards)
         for shard in range(store.n_shards):
             problems += [replace(problem, shard=shard) for problem in _shard(store, shard)]
+            advance(1)
     return problems + list(strays(store))
 
 
@@ -73,6 +86,14 @@ def pending(store: Store) -> list[int]:
     """Shards without a commit record: those that an extraction has yet to write."""
     there = {file.name for file in store.record_path(0).parent.glob("*.json")}
     return [k for k in range(store.n_shards) if store.record_path(k).name not in there]
+
+
+def _identity(store: Store) -> Iterator[Problem]:
+    names = schema.load().identity_names(store.kind.name)
+    attributes = {name: store.attributes[name] for name in names if name in store.attributes}
+    if digest(attributes) != store.attributes["identity_sha256"]:
+        detail = "attributes of the identity are not those that identity_sha256 was made of"
+        yield Problem("metadata", store.path / METADATA, detail)
 
 
 def _lengths(store: Store) -> Iterator[Problem]:

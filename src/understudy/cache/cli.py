@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from understudy import schema
 from understudy.cache import upkeep
-from understudy.cache.checks import pending, verify
+from understudy.cache.checks import Problem, pending, verify
 from understudy.cache.locking import lock
 from understudy.cache.places import Place, place
 from understudy.cache.reader import CacheReader
@@ -32,6 +32,7 @@ class PlaceType(click.ParamType):
 PATH = click.argument("path", type=PlaceType())
 YES = click.option("--yes", is_flag=True, help="Ask nothing.")
 COLUMNS = ("dataset", "track", "store", "ok", "failed", "missing", "size", "complete")
+NUMBERS = ("ok", "failed", "missing", "size")
 
 
 @click.group()
@@ -48,10 +49,13 @@ def group() -> None:
 @click.argument("cache", type=PlaceType())
 def list_(cache: Place) -> None:
     """Print all stores of CACHE, one a line: clips by outcome, size, completeness."""
-    rows = [COLUMNS, *(_row(store) for store in _stores(cache))]
+    rows = [COLUMNS, *(_row(store) for store in _stores(cache, damaged=True))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            cell.rjust(width) if name in NUMBERS else cell.ljust(width)
+            for name, cell, width in zip(COLUMNS, row, widths, strict=True)
+        ]
         click.echo("  ".join(cells).rstrip())
 
 
@@ -81,8 +85,14 @@ def _megabytes(n_bytes: int) -> str:
 @PATH
 def show(path: Place) -> None:
     """Print what a store holds: attributes with units, clips by status, size, completeness."""
-    for number, store in enumerate(_stores(path)):
-        click.echo("\n" * bool(number) + summary(store))
+    unreadable = False
+    for number, store in enumerate(_stores(path, damaged=True)):
+        try:
+            text = summary(store)
+        except CacheError as error:
+            unreadable, text = True, f"{store}\n  unreadable: {error}"
+        click.echo("\n" * bool(number) + text)
+    sys.exit(int(unreadable))
 
 
 @group.command("verify")
@@ -98,28 +108,41 @@ def verify_command(path: Place, repair: bool) -> None:
     --repair sets the damaged shards' commit records aside, so that the extraction it prints writes
     those shards alone; it deletes nothing.
     """
-    damaged = False
-    for store in _stores(path):
+    found: list[Problem] = []
+    for store in _stores(path, damaged=True):
         with ExitStack() as stack:
             if repair:
                 stack.enter_context(lock(store.parent))
-            problems = verify(store)
-            damaged |= bool(problems)
+            problems = _verified(store)
+            found += problems
             for problem in problems:
                 click.echo(str(problem))
             marked = upkeep.repair(store, problems) if repair else []
-        click.echo(f"{store}: {_verdict(store, len(problems))}")
+        click.echo(f"{store}: {_verdict(store, problems)}")
         if marked:
             numbers = ", ".join(map(str, marked))
             click.echo(f"marked as not written yet: shard {numbers}. To write it again:")
             click.echo(f"  {upkeep.extract_command(store)}")
             click.echo("with the recordings' folder and the options of the first extraction")
             click.echo("(for a folder of your own: `extract folder`, and --option name=NAME).")
-        if repair and any(problem.what == "orphan" for problem in problems):
-            click.echo(f"What is an orphan goes with: understudy cache prune {path}")
-        if repair and any(problem.what == "metadata" for problem in problems):
-            click.echo("Damaged metadata cannot be mended here: mirror a sound copy, or remove it.")
-    sys.exit(int(damaged))
+    if not repair and any(problem.shard is not None for problem in found):
+        click.echo(f"To mark damaged shards: understudy cache verify --repair {path}")
+    if any(problem.what == "orphan" for problem in found):
+        click.echo(f"What is an orphan goes with: understudy cache prune {path}")
+    if any(problem.what == "metadata" for problem in found):
+        click.echo(
+            f"Where metadata is damaged, remove the store's own {METADATA} and extract again as "
+            "before: metadata is written anew, sound shards are kept."
+        )
+    sys.exit(int(bool(found)))
+
+
+def _verified(store: Place) -> list[Problem]:
+    with tqdm(desc=store.name, unit="shard", disable=None, leave=False) as bar:
+        try:
+            return verify(store, bar.reset, bar.update)
+        except CacheError as error:
+            return [Problem("metadata", store / METADATA, str(error))]
 
 
 @group.command()
@@ -217,9 +240,11 @@ def _copied(path: Place) -> str:
     return f"copied ({store.n_shards} shards)"
 
 
-def _verdict(path: Place, n_problems: int) -> str:
-    if n_problems:
-        return f"{n_problems} problem{'s' * (n_problems > 1)}; extracting again mends shards"
+def _verdict(path: Place, problems: Sequence[Problem]) -> str:
+    if problems:
+        shards = len({problem.shard for problem in problems} - {None})
+        among = f" in {shards} shard{'s' * (shards > 1)}" if shards else ""
+        return f"{len(problems)} problem{'s' * (len(problems) > 1)}{among}"
     store = CacheReader(path).store
     left = pending(store)
     if left or not store.attributes["complete"]:
@@ -241,16 +266,20 @@ def summary(path: Place) -> str:
         ("clips", f"{reader.n_clips}", ""),
         ("status", ", ".join(statuses), ""),
         ("longest clip", f"{reader.max_frames}", store.kind.arrays["n_frames"].unit),
-        ("shards", f"{store.n_shards} of {store.sizes['clips_per_shard']} clips", ""),
+        ("shards", f"{store.n_shards}, of {store.sizes['clips_per_shard']} clips each", ""),
         ("size", _megabytes(upkeep.folder_bytes(path)), ""),
         ("complete", f"no, {len(left)} shards to go" if left else _yes(store.attributes), ""),
     ]
     named = [
         (name, _text(value), contract.attributes[name].unit)
         for name, value in reader.attributes.items()
-        if name != "complete"
+        if name not in ("complete", "provenance")
     ]
-    return "\n".join([str(path), *_table(facts), "attributes", *_table(named)])
+    lines = [str(path), *_table(facts), "attributes", *_table(named)]
+    if how := reader.attributes.get("provenance"):
+        rows = [(name, _text(value), "") for name, value in how.items()]
+        lines += ["provenance", *_table(rows)]
+    return "\n".join(lines)
 
 
 def _yes(attributes: dict[str, object]) -> str:
@@ -259,7 +288,7 @@ def _yes(attributes: dict[str, object]) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}={_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
@@ -270,14 +299,12 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"  {name:<{width}}  {value} {unit}".rstrip() for name, value, unit in rows]
 
 
-def _stores(path: Place) -> list[Place]:
+def _stores(path: Place, *, damaged: bool = False) -> list[Place]:
+    """Stores at or below a path; `damaged` adds those without group metadata."""
     if (path / METADATA).is_file():
         return [path]
-    found = sorted(
-        file.parent
-        for pattern in ("*.zarr", "*/*.zarr")
-        for file in path.glob(f"{pattern}/{METADATA}")
-    )
+    tail = "" if damaged else f"/{METADATA}"
+    found = sorted(file for pattern in ("*.zarr", "*/*.zarr") for file in path.glob(pattern + tail))
     if not found:
         raise CacheError(f"{path}: neither a store nor a folder with stores in it")
-    return found
+    return found if damaged else [file.parent for file in found]
