@@ -142,7 +142,8 @@ def _verified(store: Place) -> list[Problem]:
         try:
             return verify(store, bar.reset, bar.update)
         except CacheError as error:
-            return [Problem("metadata", store / METADATA, str(error))]
+            detail = str(error).removeprefix(f"{store}: ")
+            return [Problem("metadata", store / METADATA, detail)]
 
 
 @group.command()
