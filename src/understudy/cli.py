@@ -1,7 +1,8 @@
 """The `understudy` command: a thin layer over the public API.
 
 Sub-commands live beside what they run and are imported only when called, so that `--help` needs
-neither torch nor dask. Exit codes: 0 done, 1 a check failed, 2 something the user can mend.
+neither torch nor dask. Exit codes: 0 done, 1 a check failed, 2 something the user can mend, 130
+stopped by Ctrl-C.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import sys
 import click
 
 from understudy import __version__
-from understudy.errors import UnderstudyError, unknown
+from understudy.errors import UnderstudyError, stoppable, unknown
 
 # name -> (module:attribute of a click command, one line of help)
 COMMANDS = {
@@ -53,6 +54,10 @@ class LazyGroup(click.Group):
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise click.UsageError(unknown("command", args[0], COMMANDS), ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with stoppable("stopped"):
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

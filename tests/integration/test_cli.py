@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
-from understudy.cli import COMMANDS
+from understudy import datasets
+from understudy.cli import COMMANDS, cli
 
 
 def understudy(*args: str) -> subprocess.CompletedProcess[str]:
@@ -46,3 +48,12 @@ def test_version() -> None:
     done = understudy("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("understudy, version ")
+
+
+def test_any_command_stopped_by_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "load", stop)
+    done = CliRunner().invoke(cli, ["data", "show", "folder", "--root", "."])
+    assert (done.exit_code, done.output) == (130, "stopped\n")
