@@ -47,6 +47,7 @@ class Drive:
         say: Is told what is tried again, and why.
         most_failures: Clips that may fail; None is any number.
         failed: Clips that failed in earlier runs.
+        held: Raises CacheError once another run may write to the dataset.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class Drive:
         say: Callable[[str], None],
         most_failures: int | None = None,
         failed: int = 0,
+        held: Callable[[], None] = lambda: None,
     ) -> None:
         self.job, self.say, self.most_failures = job, say, most_failures
         self.done = Progress()  # of tasks that ended
         self._seen = Progress(failed=failed)  # of all
-        self._on_progress = on_progress
+        self._on_progress, self._held = on_progress, held
         self._client = client
         self._looked, self._deserted = time.monotonic(), False
         self._pool = Pool(client, f"understudy-{job.run_id}")
@@ -113,6 +115,7 @@ class Drive:
         self._deserted = deserted
 
     def _check(self) -> None:
+        self._held()
         if self.most_failures is not None and self._seen.failed > self.most_failures:
             raise TooManyFailures(
                 f"{self._seen.failed} clips failed, wanted at most {self.most_failures} "

@@ -140,7 +140,7 @@ def _about(planned: Extraction, say: Callable[[str], None]) -> Callable[[str], N
 def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> Report:
     began = time.monotonic()
     done = Progress()
-    with stores.lock(planned.dataset_dir):
+    with stores.lock(planned.dataset_dir) as held:
         for line in planned.changes:
             say(line)
         missing = pending(planned, remember=True)
@@ -162,10 +162,11 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
                 shards = spare.tried(planned.job, planned.index, shards, died, say)
             _sweep(planned.dataset_dir)
             if shards:
-                done = _compute(planned, shards, session, say)
+                done = _compute(planned, shards, session, say, held)
                 _sweep(planned.dataset_dir)
         except BaseException:
             with suppress(CacheError):  # the disk may be full: what went wrong first is told
+                held()
                 ledger.save(planned.dataset_dir / LEDGER, ledger.lines(_records(planned)))
             raise
         records = _records(planned)
@@ -192,7 +193,11 @@ def _check_space(
 
 
 def _compute(
-    planned: Extraction, shards: list[Shard], session: Session, say: Callable[[str], None]
+    planned: Extraction,
+    shards: list[Shard],
+    session: Session,
+    say: Callable[[str], None],
+    held: Callable[[], None],
 ) -> Progress:
     from understudy.extract import cluster
     from understudy.extract.drive import Drive
@@ -205,7 +210,7 @@ def _compute(
     slots = job.slots if runtime.scheduler is None else cluster.threads(client)
     n_clips = sum(len(shard.rows) for shard in shards)
     with Live(planned.index.name, n_clips, show=runtime.progress) as live:
-        drive = Drive(client, job, live.update, live.say(say), most_failures, failed)
+        drive = Drive(client, job, live.update, live.say(say), most_failures, failed, held)
         return drive.run(plan.tasks(shards, max(1, slots)))
 
 

@@ -18,7 +18,7 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
 }
 HOST = "127.0.0.1"
-ANSWERS = {"error": 500, "deny": 403}
+ANSWERS = {"error": 500, "deny": 403, "no upload": 404}
 
 
 @contextlib.contextmanager
@@ -58,7 +58,8 @@ class Proxy:
     Attributes:
         url: Its own address.
         fault: Called with method and path; "error" answers 500, "deny" 403, "truncate" breaks the
-            body off, "drop" ends the connection, "" does no harm.
+            body off, "drop" ends the connection, "lose" does so once the request was carried out,
+            "no upload" answers as to parts that are not there, "" does no harm.
         delay_s: Before each request.
         requests: Method, path and Range of all that came.
     """
@@ -111,6 +112,9 @@ class Proxy:
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
+        if fault == "lose":
+            request.close_connection = True
+            return
         request.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "content-length", "transfer-encoding"):

@@ -1,12 +1,16 @@
 """Caches in an object store: the whole way by URL, faults of the network, locks, clear errors."""
 
+import contextlib
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from click.testing import CliRunner
 from tests import s3, stores, tiny
 
 from understudy import cache, datasets
-from understudy.cache import lease, objects, places
+from understudy.cache import connections, lease, objects, places
 from understudy.cli import cli
 from understudy.errors import CacheError
 from understudy.extract import prepare, run
@@ -121,12 +125,12 @@ def impatient(monkeypatch):
     """Requests are repeated as often as ever, at once."""
     no_time = timedelta(milliseconds=1)
     monkeypatch.setitem(
-        objects.RETRIES, "backoff", {"init_backoff": no_time, "max_backoff": no_time}
+        connections.RETRIES, "backoff", {"init_backoff": no_time, "max_backoff": no_time}
     )
     monkeypatch.setattr(objects, "FIRST_WAIT_S", 0.001)
-    objects._store.cache_clear()
+    connections.connect.cache_clear()
     yield
-    objects._store.cache_clear()
+    connections.connect.cache_clear()
 
 
 @pytest.mark.parametrize("fault", ["error", "truncate", "drop"])
@@ -162,7 +166,7 @@ def test_a_store_that_never_answers_is_told(proxy, bucket, impatient, monkeypatc
     with socket.socket() as nobody:
         nobody.bind((s3.HOST, 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3.HOST}:{nobody.getsockname()[1]}")
-        objects._store.cache_clear()
+        connections.connect.cache_clear()
         with pytest.raises(CacheError, match="the request failed, and so did repeating it") as told:
             cache.CacheReader(path)
     assert "\n" not in str(told.value)
@@ -218,6 +222,153 @@ def test_a_lease_is_renewed_lost_and_taken_over(bucket, monkeypatch):
 
     with pytest.raises(CacheError, match="the lease was lost"):
         stand_still()
+
+
+def test_an_answer_that_gets_lost_costs_no_lease(proxy, bucket, impatient, monkeypatch):
+    """The put is repeated, and refused because it had succeeded."""
+    lost = []
+
+    def every_other(method, path):
+        lost.append(method == "PUT" and path.endswith(".lock") and not (lost and lost[-1]))
+        return "lose" if lost[-1] else ""
+
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    proxy.fault = every_other
+    with cache.lock(cache.place(bucket)) as check:
+        deadline = time.monotonic() + 60
+        while sum(lost) < 4 and time.monotonic() < deadline:
+            check()
+            time.sleep(0.01)
+    assert sum(lost) >= 4
+
+
+def test_an_upload_whose_last_answer_gets_lost(proxy, bucket, impatient):
+    """The parts are gone when the request is repeated: the object is put again."""
+    ends = []
+
+    def at_the_end(method, path):
+        if method != "POST" or "uploadId" not in path:
+            return ""
+        ends.append(path)
+        return {1: "lose", 2: "no upload"}.get(len(ends), "")
+
+    proxy.fault = at_the_end
+    data = os.urandom(6 << 20)
+    path = cache.place(bucket) / "large"
+    path.write_bytes(data)
+    assert path.read_bytes() == data
+    assert len(ends) == 3
+    proxy.fault = lambda method, path: "no upload" if "uploadId" in path else ""
+    with pytest.raises(CacheError, match="loses the parts"):
+        path.write_bytes(data)
+
+
+def test_a_slow_line_is_not_a_dead_one(proxy, bucket, impatient, monkeypatch):
+    monkeypatch.setattr(connections, "STALL", timedelta(seconds=0.2))
+    path = cache.place(bucket) / "small"
+    proxy.fault = lambda method, path: time.sleep(0.6) or ""
+    path.write_bytes(b"slow")
+    with pytest.raises(CacheError, match="the request failed"):
+        path.read_bytes()
+
+
+def test_a_lease_lost_ends_an_extraction(tmp_path, bucket, monkeypatch):
+    """Soon, not once all is written."""
+    monkeypatch.setattr(lease, "RENEW_S", 0.01)
+    rng = np.random.default_rng(0)
+    for number in range(100):
+        soundfile.write(tmp_path / f"{number:03}.wav", rng.normal(0, 0.1, 16000), 16000)
+    index = datasets.load("folder", tmp_path, name="set")
+    planned = prepare.prepare(
+        index, prepare.build(["spectral"]), f"{bucket}/c", audio=True, clips_per_shard=1
+    )
+    records = planned.stores["audio"] / "clip_key/commit"
+
+    def rob():
+        while not any(records.glob("*.json")):
+            time.sleep(0.01)
+        (planned.dataset_dir / ".lock").write_bytes(b"somebody else's")
+
+    robber = threading.Thread(target=rob)
+    robber.start()
+    with pytest.raises(CacheError, match="the lease was lost"):
+        run.run(planned, Runtime(progress=False))
+    robber.join()
+    assert 0 < len(list(records.glob("*.json"))) < 100
+    assert not (planned.dataset_dir / "ledger.csv").is_file()
+    assert (planned.dataset_dir / ".lock").read_bytes() == b"somebody else's"
+
+
+@contextlib.contextmanager
+def machine(role):
+    """Address of what a machine in the cloud answers about itself; None never answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format, *args):
+            pass
+
+        def answer(self):
+            if role is None:
+                time.sleep(60)
+                return
+            paths = {"/latest/api/token": b"a token"}
+            if role:
+                names = "/latest/meta-data/iam/security-credentials/"
+                known = {"AccessKeyId": "test", "SecretAccessKey": "test", "Token": "test"}
+                known |= {"Expiration": "2099-01-01T00:00:00Z", "Code": "Success"}
+                paths |= {names: role.encode(), names + role: json.dumps(known).encode()}
+            body = paths.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        do_GET = do_PUT = answer
+
+    with ThreadingHTTPServer((s3.HOST, 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{s3.HOST}:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("silent", [False, True])
+def test_no_credentials(tmp_path, monkeypatch, scheme, silent):
+    """Off the cloud nobody is asked for long; the error names what was looked for."""
+    connections._may_have_credentials.cache_clear()
+    for name in [*os.environ]:
+        if name.startswith(("AWS_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(connections, "PROBE_S", 0.1)
+    variable = {"s3": "AWS_ACCESS_KEY_ID", "gs": "GOOGLE_APPLICATION_CREDENTIALS"}[scheme]
+    with machine(None if silent else "") as address:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", address)
+        monkeypatch.setenv("GCE_METADATA_HOST", address.removeprefix("http://"))
+        with pytest.raises(CacheError, match=f"no credentials: looked for {variable}") as told:
+            cache.stores(f"{scheme}://bucket-of-nobody-{silent}/c")
+        assert "_SKIP_SIGNATURE=true" in str(told.value)
+        assert "export-credentials" not in str(told.value)
+        (tmp_path / ".aws").mkdir()
+        with pytest.raises(CacheError, match="no credentials") as told:
+            cache.stores(f"{scheme}://bucket-of-nobody-{silent}/c")
+        assert ("export-credentials" in str(told.value)) == (scheme == "s3")
+    connections._may_have_credentials.cache_clear()
+
+
+def test_a_machine_with_a_role(bucket, monkeypatch):
+    connections.connect.cache_clear()
+    connections._may_have_credentials.cache_clear()
+    for name in s3.CREDENTIALS:
+        monkeypatch.delenv(name)
+    with machine("a-role") as address:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", address)
+        path, held = stores.make(cache.place(bucket), stores.track(), 10)
+        np.testing.assert_array_equal(cache.CacheReader(path).gather([3])[0], held.data[[3]])
+    connections.connect.cache_clear()
+    connections._may_have_credentials.cache_clear()
 
 
 def test_clear_errors(bucket, tmp_path, monkeypatch):

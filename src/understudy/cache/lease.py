@@ -12,10 +12,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from understudy.cache.objects import ObjectPath
+from understudy.cache.objects import ObjectPath, Tag
 from understudy.errors import CacheError
 
 LEASE_S = 60.0
@@ -23,22 +23,22 @@ RENEW_S = 15.0
 
 
 @contextlib.contextmanager
-def lease(path: ObjectPath) -> Iterator[None]:
-    """Holds `path` for this process.
+def lease(path: ObjectPath) -> Iterator[Callable[[], None]]:
+    """Holds `path` for this process; gives a function that raises once it is lost.
 
     Raises:
         CacheError: Another process holds it, or took it over meanwhile (this one did not renew it
             in time: it stood still, or lost its connection).
     """
     owner = uuid.uuid4().hex
-    tag = path.write_if(_content(owner), None) or _take_over(path, owner)
+    tag = _write(path, owner, None) or _take_over(path, owner)
     done, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         held, renewed = tag, time.monotonic()
         while not done.wait(RENEW_S):
             try:
-                held = path.write_if(_content(owner), held)
+                held = _write(path, owner, held)
             except CacheError:  # a store that does not answer for a while
                 if time.monotonic() - renewed > LEASE_S:
                     return lost.set()
@@ -47,23 +47,37 @@ def lease(path: ObjectPath) -> Iterator[None]:
                 return lost.set()
             renewed = time.monotonic()
 
+    def check() -> None:
+        if lost.is_set():
+            raise CacheError(
+                f"{path.parent}: the lease was lost to another process, or could not be renewed "
+                f"for {LEASE_S:.0f} s; the same command continues"
+            )
+
     thread = threading.Thread(target=renew, name="understudy-lease", daemon=True)
     thread.start()
     try:
-        yield
+        yield check
     finally:
         done.set()
         thread.join()
         if not lost.is_set():
             path.unlink(missing_ok=True)
-    if lost.is_set():
-        raise CacheError(
-            f"{path.parent}: the lease was lost to another process, or could not be renewed for "
-            f"{LEASE_S:.0f} s; the same command continues"
-        )
+    check()
 
 
-def _take_over(path: ObjectPath, owner: str) -> str:
+def _write(path: ObjectPath, owner: str, tag: Tag | None) -> Tag | None:
+    """`write_if` of the lease; where an answer got lost, the object says whose it is."""
+    written = path.write_if(_content(owner), tag)
+    if written is None:
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            content, found = path.tagged()
+            if json.loads(content)["owner"] == owner:
+                return found
+    return written
+
+
+def _take_over(path: ObjectPath, owner: str) -> Tag:
     """The tag of the lease, taken from a holder that let it expire or released it meanwhile."""
     try:
         content, found = path.tagged()
@@ -75,7 +89,7 @@ def _take_over(path: ObjectPath, owner: str) -> str:
         expires = float(holder["expires_unix_s"])
         who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     left_s = expires - time.time()
-    tag = path.write_if(_content(owner), found) if left_s <= 0 else None
+    tag = _write(path, owner, found) if left_s <= 0 else None
     if tag is None:
         raise CacheError(
             f"{path.parent} is in use by {who}; a lease that nobody renews ends after "

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from understudy.cache.files import make_folder
@@ -21,16 +21,18 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def lock(dataset_dir: Place | str) -> Iterator[None]:
+def lock(dataset_dir: Place | str) -> Iterator[Callable[[], None]]:
     """Holds the dataset folder for this process; not reentrant.
+
+    Gives a function to be called during long work, which raises CacheError if a lease was lost.
 
     Raises:
         CacheError: Another process holds it; the message names its pid, host and start.
     """
     path = place(dataset_dir) / LOCK_FILE
     if isinstance(path, ObjectPath):
-        with lease(path):
-            yield
+        with lease(path) as check:
+            yield check
         return
     try:
         make_folder(path.parent)
@@ -52,7 +54,7 @@ def lock(dataset_dir: Place | str) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(holder).encode(), 0)
         try:
-            yield
+            yield lambda: None
         finally:
             # A child forked meanwhile shares the handle; closing ours would not free the lock.
             fcntl.flock(handle, fcntl.LOCK_UN)

@@ -42,7 +42,7 @@ def mirror(
     """
     if source.parent.absolute() == dataset_dir.absolute():
         raise CacheError(f"{dataset_dir} is the source itself; name another cache")
-    with lock(dataset_dir):
+    with lock(dataset_dir) as check:
         _check_place(source.parent, dataset_dir)
         group, copy = _adopt(source, dataset_dir / source.name)
         files.remove(*files.partials(copy.path))
@@ -54,6 +54,7 @@ def mirror(
         original, problems = Store.open(source), []
         for shard in range(copy.n_shards):
             problems += _copy(original, copy, shard)
+            check()
             advance(1)
         if not pending(copy) and group["attributes"]["complete"]:
             files.write_json(copy.path / METADATA, group)

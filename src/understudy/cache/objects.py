@@ -1,8 +1,7 @@
 """Object stores by URL (s3://, gs://): paths whose methods are requests.
 
 obstore does the requests: one package without dependencies for all of them, whose ranges run side
-by side outside of Python. Credentials, endpoint and region come from the environment (AWS_*,
-GOOGLE_*) or the machine's role.
+by side outside of Python.
 """
 
 import contextlib
@@ -12,24 +11,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from understudy.cache.connections import SCHEMES, connect, from_machine, no_credentials
 from understudy.errors import CacheError
 
-SCHEMES = ("s3", "gs")
-INSTALL = "pip install 'understudy[remote]'"
-RETRIES = {
-    "max_retries": 5,
-    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)},
-    "retry_timeout": timedelta(seconds=60),
-}
 # obstore repeats requests that fail; a body that breaks off is repeated here.
 TRIES, FIRST_WAIT_S = 4, 0.1
+PARTS_AT_ONCE = 4  # of an object that is put; they share the line
 _BROKEN_OFF = ("decod", "reading a body", "incomplete", "unexpected end", "end of file")
-_pid_of_runtime: list[int] = []
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,18 @@ class Stat:
 
     st_size: int
     st_mtime_ns: int
+
+
+class Tag(NamedTuple):
+    """What an object has until it changes: S3 goes by the first, Google's store by the second."""
+
+    e_tag: str | None
+    version: str | None
+
+    @classmethod
+    def of(cls, meta: Any) -> "Tag":
+        """From what obstore says of an object."""
+        return cls(meta["e_tag"], meta["version"])
 
 
 @dataclass(frozen=True, order=True)
@@ -151,31 +154,47 @@ class ObjectPath:
 
         return self._request(request)
 
-    def tagged(self) -> tuple[bytes, str]:
+    def tagged(self) -> tuple[bytes, Tag]:
         """The whole object, and the tag that it has until it changes."""
 
-        def request(api: Any, store: Any) -> tuple[bytes, str]:
+        def request(api: Any, store: Any) -> tuple[bytes, Tag]:
             found = api.get(store, self.key)
-            return found.bytes().to_bytes(), found.meta["e_tag"]
+            return found.bytes().to_bytes(), Tag.of(found.meta)
 
         return self._request(request)
 
     def write_bytes(self, data: bytes | bytearray) -> None:
         """Puts the object, in parts where it is large; it appears whole or not at all."""
-        self._request(lambda api, store: api.put(store, self.key, data))
+        for attempt in range(TRIES):
+            try:
+                self._request(
+                    lambda api, store: api.put(
+                        store, self.key, data, max_concurrency=PARTS_AT_ONCE
+                    ),
+                    uploads=True,
+                )
+                return
+            except FileNotFoundError:  # parts expired, or whose end the store did before: no answer
+                if attempt + 1 == TRIES:
+                    raise CacheError(f"{self}: the store loses the parts of an upload") from None
 
-    def write_if(self, data: bytes, tag: str | None) -> str | None:
-        """Puts the object if it still has `tag` (None: if there is none); its new tag, or None."""
+    def write_if(self, data: bytes, tag: Tag | None) -> Tag | None:
+        """Puts the object if it still has `tag` (None: if there is none); its new tag, or None.
+
+        None says as well that the answer to such a request got lost, and it was made twice.
+        """
         import obstore.exceptions
 
-        mode: Any = "create" if tag is None else {"e_tag": tag}
+        mode: Any = "create"
+        if tag is not None:
+            mode = {name: value for name, value in tag._asdict().items() if value is not None}
         try:
             put = self._request(lambda api, store: api.put(store, self.key, data, mode=mode))
         except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
             return None
         except FileNotFoundError:
             return None
-        return put["e_tag"]
+        return Tag.of(put)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the object; most stores do not say whether there was one."""
@@ -218,11 +237,11 @@ class ObjectPath:
         """What zarr-python reads, from here down."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(_store(str(self), os.getpid()), read_only=True)
+        return ObjectStore(connect(str(self), os.getpid()), read_only=True)
 
-    def _request(self, request: Callable[[Any, Any], Any]) -> Any:
+    def _request(self, request: Callable[[Any, Any], Any], uploads: bool = False) -> Any:
         """Calls `request(obstore, store)`, again where what came back broke off."""
-        store = _store(self.root, os.getpid())
+        store = connect(self.root, os.getpid(), uploads)
         import obstore
         from obstore import exceptions
 
@@ -248,6 +267,8 @@ class ObjectPath:
 
         text = " ".join(str(error).split("\n\nDebug source")[0].split())
         denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+        if from_machine(text):
+            return f"{self}: {no_credentials(self.root)} ({text[:300]})"
         if _no_bucket(text):
             return f"{self}: there is no bucket '{self.root.partition('://')[2]}'"
         if isinstance(error, denied) or "Forbidden" in text or "credential" in text.lower():
@@ -266,26 +287,3 @@ def _no_bucket(text: str) -> bool:
 
 def _stat(meta: Any) -> Stat:
     return Stat(meta["size"], int(meta["last_modified"].timestamp() * 1e9))
-
-
-@lru_cache(maxsize=64)
-def _store(root: str, pid: int) -> Any:
-    """obstore's object for a bucket or a place in it; its threads are the first process's alone."""
-    try:
-        from obstore.store import from_url
-    except ImportError:
-        raise CacheError(f"{root}: to read object stores: {INSTALL}") from None
-    if not _pid_of_runtime:
-        _pid_of_runtime.append(pid)
-    if _pid_of_runtime[0] != pid:
-        raise CacheError(
-            f"{root}: this process was forked from one that had opened an object store already, "
-            "and its connections did not come along; start processes by spawn or forkserver"
-        )
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    plain = root.startswith("s3:") and endpoint.startswith("http:")
-    options: Any = {"allow_http": plain, "connect_timeout": "5s"}
-    try:
-        return from_url(root, client_options=options, retry_config=RETRIES)  # type: ignore[call-overload]
-    except Exception as error:  # of several unrelated classes
-        raise CacheError(f"{root}: {str(error)[:300]}") from None
