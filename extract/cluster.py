@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -184,6 +185,7 @@ def deaf() -> Iterator[None]:
     They inherit the blocked signal, and so do their own children, such as a worker that is started
     again. Here it is only delayed: a Ctrl-C meanwhile raises KeyboardInterrupt at the end.
     """
+    resource_tracker.ensure_running()  # its start would let the signal through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,6 +1,7 @@
 """Tasks of one run on a dask cluster, and how they learn that they are to stop."""
 
 import queue
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -92,13 +93,15 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._works or self.client.status != "running" or _deserted(self.client):
+        if not self._works or self.client.status != "running":
             return
-        from distributed import wait
-
+        give_up = time.monotonic() + STOP_S
         with suppress(OSError, CancelledError):  # whatever happens to the scheduler meanwhile
             self._stop.set()
-            wait(list(self._works), timeout=STOP_S)
+            while time.monotonic() < give_up and not _deserted(self.client):
+                if all(future.done() for future in self._works):
+                    break
+                time.sleep(IDLE_S)
 
 
 def stop_requested(name: str) -> Callable[[], bool]:

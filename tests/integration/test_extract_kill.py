@@ -1,5 +1,6 @@
 """Killed and interrupted extractions: the same command continues, to the same bytes."""
 
+import os
 import random
 import signal
 import subprocess
@@ -122,11 +123,12 @@ def interrupted(arguments: list[str], folder: Path, **variables: str) -> tuple[i
             stderr=subprocess.PIPE,
             text=True,
             env=faulty.environment(**variables),
+            process_group=0,
         )
     finally:
         signal.signal(signal.SIGINT, before)
     assert until(process, lambda: bool(records(folder))), process.communicate()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to workers, too
     _, errors = process.communicate(timeout=DEADLINE_S)
     return process.returncode, errors
 
