@@ -143,10 +143,10 @@ def repair(path: Place, problems: Iterable[Problem]) -> list[int]:
     Returns:
         The shards marked.
     """
-    store = Store.open(path)
     shards = sorted({problem.shard for problem in problems if problem.shard is not None})
     if not shards:
         return []
+    store = Store.open(path)
     group = files.read_json(path / METADATA)
     if group["attributes"]["complete"]:
         group["attributes"]["complete"] = False
