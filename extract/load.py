@@ -1,5 +1,6 @@
 """One clip from its file to samples at every rate that the tracks want."""
 
+import socket
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -77,7 +78,8 @@ def _load(clip: Clip, wanted: Iterable[tuple[int, str]], root: str, scratch: str
                 )
     except AudioError as error:
         if not Path(root).is_dir():
-            raise DataError(f"{root}: the dataset's folder went away during extraction") from None
+            here = f"seen from {socket.gethostname()}"
+            raise DataError(f"{root}: the dataset's folder is not there, {here}") from None
         status = "audio_not_finite" if error.reason == audio.NON_FINITE else "undecodable"
         reason = MISSING if error.reason == audio.MISSING else error.reason
         loaded.failure = Failure(status=status, reason=reason)

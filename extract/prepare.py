@@ -141,7 +141,7 @@ def prepare(
     slots = workers if workers > 1 or device != "cpu" else plan.cores()
     job = Job(
         run_id=uuid.uuid4().hex,
-        root=str(index.root),
+        root=str(index.root.absolute()),  # workers may have been started elsewhere
         dataset_dir=str(dataset_dir),
         n_clips=len(index),
         clips_per_shard=clips_per_shard,

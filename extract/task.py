@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from understudy.errors import UnderstudyError
+from understudy.errors import ConfigError, UnderstudyError, WeightsError
 from understudy.extract.forward import FATAL
 from understudy.extract.plan import Job, Shard
 from understudy.extract.pool import stop_requested
@@ -134,7 +134,9 @@ def run_task(
             outcome.error = Hung(f"no sign of life for {job.limit_s:g} s")
             break
     send()
-    if isinstance(watch.error, UnderstudyError | MemoryError):
+    if isinstance(watch.error, ConfigError | WeightsError) and this_process() != client:
+        outcome.error = type(watch.error)(f"{watch.error}, on worker {worker.address}")
+    elif isinstance(watch.error, UnderstudyError | MemoryError):
         outcome.error = watch.error
     elif isinstance(watch.error, FATAL):
         outcome.error = GpuLost(str(watch.error))

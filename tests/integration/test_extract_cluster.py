@@ -153,6 +153,7 @@ def test_a_cluster_that_loses_a_worker_and_one_that_loses_its_scheduler(
     undisturbed: dict[str, bytes],
     tmp_path: Path,
     request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
     logger = logging.getLogger("distributed")  # does not propagate
@@ -161,9 +162,10 @@ def test_a_cluster_that_loses_a_worker_and_one_that_loses_its_scheduler(
     cluster = Cluster(sleep_s=0.02)
     request.addfinalizer(cluster.finish)
     cluster.start()
+    monkeypatch.chdir(root.parent)  # what is relative here is not so for the workers
     place = tmp_path / "worker"
     with killing(cluster, "worker 0", place):
-        result = CliRunner().invoke(command, arguments(root, place, cluster.address))
+        result = CliRunner().invoke(command, arguments(Path(root.name), place, cluster.address))
     assert result.exit_code == 0, result.output
     assert f"{N_CLIPS} clips: {N_CLIPS - 1} ok, 1 failed" in result.output
     assert arrays(place / "field") == undisturbed
