@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from understudy import __version__, checkpoint, config, metrics, predict, schema
+from understudy import __version__, checkpoint, config, datasets, metrics, predict, schema
 from understudy import cache as caches
 from understudy.cache import CacheReader
 from understudy.errors import CacheError, ConfigError, DataError, WeightsError
@@ -100,6 +100,7 @@ def train(
             taken run directory.
     """
     run_dir = Path(run_dir)
+    datasets.require_labels(index)
     reader = CacheReader(caches.find(cache, index.name, teacher, store))
     predict.check_rows(index, reader)
     split = index.split(fold)

@@ -59,9 +59,13 @@ def command(
     """
     settings = config.overrides(assignments)
     given = None if recipe is None else read_recipe(recipe)
+    try:
+        shown = resolve(settings, student=student, system=system, recipe=given)
+    except ConfigError as error:
+        resolve(settings, student=student, system=system)  # raises where it is not the recipe
+        raise ConfigError(f"{recipe}: {error}") from None
     if show_settings:
-        shown = resolve(settings, student=student, system=system, recipe=given).shown()
-        click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+        click.echo(yaml.safe_dump(shown.shown(), sort_keys=False), nl=False)
         return
     if dataset is None or run_dir is None:
         missing = "argument 'DATASET'" if dataset is None else "option '--run-dir'"

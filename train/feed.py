@@ -105,11 +105,7 @@ def open_feed(
         if lines := difference(shared, plan.settings.shared()):
             raise ConfigError(f"runs of one group differ in {'; '.join(lines)}")
     device = _device(plans[0].settings.run.device)
-    if not index.n_labels:
-        raise DataError(
-            f"dataset {index.name} has no labels to train on. {datasets.NO_LABELS} to `understudy "
-            "extract` and run it again: embeddings stay"
-        )
+    datasets.require_labels(index)
     split = index.split(fold)
     watched = np.concatenate([split.train, split.valid])
     keys = dict.fromkeys(key for plan in plans for key in plan.frames)

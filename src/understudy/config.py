@@ -103,7 +103,7 @@ def read_yaml(path: Path, wanted: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no YAML ({error})") from None
+        raise ConfigError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted {wanted}, found {content!r}")
     return content

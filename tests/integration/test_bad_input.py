@@ -133,6 +133,25 @@ def attribute(key: str, value: object) -> Callable[[Path], None]:
     return make
 
 
+def file_at(name: str, content: str = "") -> Callable[[Path], None]:
+    """cache/tiny and good audio, but for a file of that name."""
+
+    def make(here: Path) -> None:
+        if name != "cache":
+            cached(here)
+        if name != "good":
+            make_folder(here / "good")
+        (here / name).write_text(content)
+
+    return make
+
+
+def without_folds(here: Path) -> None:
+    """cache/tiny that has a split alone."""
+    index = tiny.index()
+    replace(index, clips=index.clips.drop(columns=["fold"])).save(cached(here) / "index.parquet")
+
+
 def good(here: Path) -> None:
     make_folder(here / "good")
 
@@ -140,6 +159,7 @@ def good(here: Path) -> None:
 EXTRACT = "extract folder --root good --teacher spectral --cache cache"
 LABELLED = f"{EXTRACT} --option csv=labels.csv"
 TRAIN = "train tiny --cache cache --teacher framewise --run-dir run"
+TEACHER_LR = TRAIN.replace("train", "evaluate teacher-lr")
 BAD = {
     "missing root": (
         lambda here: None,
@@ -213,6 +233,61 @@ BAD = {
         TRAIN,
         ["dataset tiny has no labels", "--option csv=FILE", "classes_from=folders"],
     ),
+    "teacher-lr without labels": (
+        unlabelled,
+        TEACHER_LR,
+        ["dataset tiny has no labels", "--option csv=FILE", "classes_from=folders"],
+    ),
+    "a fold of a dataset without folds": (
+        without_folds,
+        f"{TRAIN} --fold 1",
+        ["'tiny': has no folds, wanted fold 1"],
+    ),
+    "a fold that is not there, for teacher-lr": (
+        cached,
+        f"{TEACHER_LR} --fold 9",
+        ["has folds 1, 2, 3, 4, 5, wanted fold 9"],
+    ),
+    "a root that is a file": (
+        file_at("good"),
+        EXTRACT,
+        ["good: not a folder; wanted a folder of audio files"],
+    ),
+    "a cache that is a file, mirrored to": (
+        file_at("file"),
+        "cache mirror cache file",
+        ["file: a file, wanted a folder"],
+    ),
+    "a run directory that is a file": (
+        file_at("file"),
+        TRAIN.replace("--run-dir run", "--run-dir file"),
+        ["file: a file, wanted a folder"],
+    ),
+    "a job with a typo": (
+        file_at("job.yaml", "cache: cache\nteachrs: {}\ndatasets: []\n"),
+        "extract job.yaml",
+        ["job.yaml: unknown key 'teachrs'", "did you mean 'teachers'"],
+    ),
+    "a job that is no YAML": (
+        file_at("job.yaml", "datasets: [a\n"),
+        "extract job.yaml",
+        ["job.yaml: no YAML", "line 1"],
+    ),
+    "a study that is a list": (
+        file_at("study.yaml", "- baseline\n"),
+        "study study.yaml --cache cache",
+        ["study.yaml: wanted a mapping with datasets, systems and teachers"],
+    ),
+    "a recipe with a typo": (
+        file_at("recipe.yaml", "optim: {max_epoch: 3}\n"),
+        f"{TRAIN} --recipe recipe.yaml",
+        ["recipe.yaml: settings: optim: unknown key 'max_epoch'", "did you mean 'max_epochs'"],
+    ),
+    "a typo beside a sound recipe": (
+        file_at("recipe.yaml", "optim: {max_epochs: 3}\n"),
+        f"{TRAIN} --recipe recipe.yaml --set optim.max_epoch=3",
+        ["error: settings: optim: unknown key 'max_epoch'"],
+    ),
     "unknown dataset": (
         good,
         "extract foldr --root good --teacher spectral --cache cache",
@@ -250,7 +325,7 @@ BAD = {
     ),
     "a store of another dataset for teacher-lr": (
         two_datasets,
-        f"{TRAIN.replace('train', 'evaluate teacher-lr')} --store framewise.zarr",
+        f"{TEACHER_LR} --store framewise.zarr",
         ["framewise.zarr", "are not those of index tiny", "clip000"],
     ),
     "a store that says it is of another dataset": (

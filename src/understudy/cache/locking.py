@@ -37,6 +37,9 @@ def lock(dataset_dir: Place | str) -> Iterator[Callable[[], None]]:
     try:
         make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except (FileExistsError, NotADirectoryError):
+        at = next(at for at in (path.parent, *path.parent.parents) if at.exists())
+        raise CacheError(f"{at}: a file, wanted a folder") from None
     except OSError as error:
         raise CacheError(f"cannot lock {path.parent}: {error.strerror or error}") from error
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.datasets.release import Release
-from understudy.errors import ConfigError, unknown
+from understudy.errors import ConfigError, DataError, unknown
 from understudy.index import ClipIndex
 from understudy.registry import Registry
 
@@ -53,6 +53,15 @@ def release(name: str) -> Release | None:
     """What is known about dataset `name` before it is here; None where nothing is published."""
     loader = registry.get(name)
     return getattr(importlib.import_module(loader.__module__), "RELEASE", None)
+
+
+def require_labels(index: ClipIndex) -> None:
+    """Raises DataError, saying how labels are given, for a dataset without any."""
+    if not index.n_labels:
+        raise DataError(
+            f"dataset {index.name} has no labels to train on. {NO_LABELS} to `understudy extract` "
+            "and run it again: embeddings stay"
+        )
 
 
 def load(name: str, /, root: str | os.PathLike[str], **options: Any) -> ClipIndex:

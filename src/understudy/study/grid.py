@@ -14,7 +14,7 @@ import torch
 
 from understudy import config, students
 from understudy.errors import ConfigError, unknown
-from understudy.train.config import TrainSettings, read_recipe, resolve
+from understudy.train.config import TrainSettings, resolve
 from understudy.train.objective import SYSTEMS
 
 TEACHER_LR = "teacher_lr"
@@ -116,7 +116,7 @@ def read_study(path: Path, cache: Path | None = None) -> Study:
     Raises:
         ConfigError: An unknown key, name or value; the nearest is named.
     """
-    content = read_recipe(path)
+    content = config.read_yaml(path, "a mapping with datasets, systems and teachers")
     parts = content.pop("parts", None) or [{}]
     found = content.pop("cache", None)
     chosen = cache if cache is not None else found
