@@ -55,6 +55,15 @@ def test_a_mirror_holds_the_same_bytes(source, tmp_path, how, what):
     assert cache.verify(tmp_path / "b/set" / source.name) == []
 
 
+def test_an_unreadable_store_keeps_no_other_from_being_copied(source, tmp_path):
+    (audio,) = (tmp_path / "a/set").glob("audio-*.zarr")
+    (audio / "pcm/zarr.json").unlink()
+    result = call("mirror", tmp_path / "a", tmp_path / "b")
+    assert result.exit_code == 1
+    assert f"not copied: {audio}: cannot read" in result.output
+    assert cache.verify(tmp_path / "b/set" / source.name) == []
+
+
 def test_an_interrupted_copy_continues(source, tmp_path, monkeypatch):
     assert call("mirror", source, tmp_path / "b").exit_code == 0
     copy = tmp_path / "b/set" / source.name

@@ -15,7 +15,7 @@ from understudy.cache.checks import Problem, pending, verify
 from understudy.cache.locking import lock
 from understudy.cache.places import Place, place
 from understudy.cache.reader import CacheReader
-from understudy.cache.store import METADATA
+from understudy.cache.store import METADATA, Store
 from understudy.errors import CacheError
 
 
@@ -219,6 +219,12 @@ def mirror(source: Place, dest: Place) -> None:
 
     damaged = False
     for store in _stores(source):
+        try:
+            Store.open(store)
+        except CacheError as error:
+            damaged = True
+            click.echo(f"not copied: {store}: {str(error).removeprefix(f'{store}: ')}")
+            continue
         with tqdm(desc=store.name, unit="shard", disable=None) as bar:
 
             def started(n_shards: int, bar: tqdm = bar) -> None:
