@@ -5,46 +5,16 @@ a group's students see the same and a resumed run goes on exactly. Time is never
 a step of the student stays aligned with its target.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from understudy.errors import ConfigError
 from understudy.students.frontend import HOP_SAMPLES, RATE_HZ
+from understudy.train.settings import AugmentSettings
 from understudy.train.stream import Batch, Mix
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentSettings:
-    """How training crops are varied; validation never is."""
-
-    gain_db: float = 0.0
-    """Level changes by up to this, up or down."""
-    mixup: float = 0.0
-    """Two crops are mixed, with their labels and embeddings, by a Beta(mixup, mixup) weight."""
-    time_masks: int = 0
-    """SpecAugment: stretches of the decibel image set to its mean ..."""
-    time_mask_s: float = 0.5
-    """... each at most this long."""
-    band_masks: int = 0
-    """SpecAugment: runs of bands set to the image's mean ..."""
-    band_mask_bands: int = 16
-    """... each at most this wide."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            if getattr(self, each.name) < 0:
-                raise ConfigError(
-                    f"augment.{each.name}: wanted 0 or more, found {getattr(self, each.name)}"
-                )
-
-    @property
-    def draws(self) -> int:
-        """Random numbers for one crop."""
-        return 2 + 2 * (self.time_masks + self.band_masks)
 
 
 class Augment:

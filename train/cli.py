@@ -9,9 +9,9 @@ from understudy import cache as caches
 from understudy import config, datasets, students
 from understudy.errors import ConfigError, stoppable
 from understudy.index import ClipIndex
-from understudy.train import loop, runlog
+from understudy.train import runlog
 from understudy.train.config import STUDENT, SYSTEM, read_recipe, resolve
-from understudy.train.objective import SYSTEMS
+from understudy.train.settings import SYSTEMS
 
 _PATH = click.Path(path_type=Path)
 
@@ -70,8 +70,10 @@ def command(
     if dataset is None or run_dir is None:
         missing = "argument 'DATASET'" if dataset is None else "option '--run-dir'"
         raise click.UsageError(f"Missing {missing}.")
+    from understudy.train import train
+
     with stoppable("stopped; the same command goes on from the last checkpoint"):
-        loop.train(
+        train(
             _index(dataset, root, cache, config.overrides(options)),
             student=student,
             system=system,

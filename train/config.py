@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from understudy import config, students
 from understudy.errors import ConfigError, nearest, unknown
-from understudy.train.augment import AugmentSettings
-from understudy.train.objective import SYSTEMS, ObjectiveSettings
+from understudy.train.settings import SYSTEMS, AugmentSettings, ObjectiveSettings
 
 STUDENT = "sc-cnn"
 SYSTEM = "dc_linear"

@@ -17,7 +17,7 @@ from understudy.train.cli import command
 from understudy.train.config import resolve
 from understudy.train.feed import RunPlan, open_feed
 from understudy.train.learner import Learner
-from understudy.train.objective import SYSTEMS
+from understudy.train.settings import SYSTEMS
 from understudy.train.setup import prepare
 from understudy.train.validation import Validation
 

@@ -17,7 +17,7 @@ from understudy.train import runlog, train, train_group
 from understudy.train.config import TrainSettings, resolve
 from understudy.train.feed import RunPlan
 from understudy.train.learner import Learner
-from understudy.train.objective import SYSTEMS
+from understudy.train.settings import SYSTEMS
 
 AUGMENT = {"gain_db": 6.0, "mixup": 0.4, "time_masks": 2, "band_masks": 2}
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from understudy.errors import ConfigError
 from understudy.students.base import StudentOutput
 from understudy.train import losses
-from understudy.train.augment import Augment, AugmentSettings
-from understudy.train.objective import Objective, ObjectiveSettings
+from understudy.train.augment import Augment
+from understudy.train.objective import Objective
+from understudy.train.settings import AugmentSettings, ObjectiveSettings
 from understudy.train.stream import Batch, Mix
 from understudy.train.teaching import Embedding, Teaching
 

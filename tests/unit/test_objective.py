@@ -13,7 +13,8 @@ from understudy import students
 from understudy.errors import ConfigError
 from understudy.students.base import StudentOutput
 from understudy.train import alignment, losses
-from understudy.train.objective import SYSTEMS, Objective, system_settings
+from understudy.train.objective import Objective
+from understudy.train.settings import SYSTEMS, system_settings
 from understudy.train.teaching import Embedding
 
 N_CLASSES, TEACHER_DIM, N_FRAMES, BATCH = 3, 10, 6, 5

@@ -7,7 +7,8 @@ import torch
 from understudy import students
 from understudy.errors import ConfigError
 from understudy.train import compression
-from understudy.train.objective import Objective, Share, system_settings
+from understudy.train.objective import Objective
+from understudy.train.settings import Share, system_settings
 from understudy.train.teaching import Embedding
 
 DIMS = {"a": 6, "b": 9}

@@ -6,6 +6,17 @@
 `understudy export` on the command line. What such a folder holds: `understudy.students.folder`.
 """
 
-from understudy.export.build import FORMATS, export
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from understudy.export.build import FORMATS, export
 
 __all__ = ["FORMATS", "export"]
+
+
+def __getattr__(name: str) -> Any:  # on first use: help on the command line needs no torch
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from understudy.export import build
+
+    return getattr(build, name)

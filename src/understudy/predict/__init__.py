@@ -11,32 +11,35 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 
 from understudy import audio, cache, schema
 from understudy.errors import CacheError, DataError
 from understudy.index import ClipIndex
-from understudy.students.base import Student
 from understudy.timing import covering_starts
+
+if TYPE_CHECKING:  # help on the command line needs no torch
+    import torch
+
+    from understudy.students.base import Student
 
 RATE_HZ = 16_000
 
 
-def probabilities(logits: torch.Tensor, task: str) -> torch.Tensor:
+def probabilities(logits: "torch.Tensor", task: str) -> "torch.Tensor":
     """(..., label) probabilities: sigmoid for "multi-label", softmax for "single-label"."""
     return logits.sigmoid() if task == "multi-label" else logits.softmax(dim=-1)
 
 
 Key = TypeVar("Key")
-Forward = Callable[[torch.Tensor], torch.Tensor]
+Forward = Callable[["torch.Tensor"], "torch.Tensor"]
 """Windows float32 (batch, samples), on the CPU, to logits (batch, label) on any device."""
 
 
 @contextmanager
-def evaluating(student: Student) -> Iterator[Forward]:
+def evaluating(student: "Student") -> Iterator[Forward]:
     """The student as a `Forward`, in eval mode and on its own device; its mode is restored."""
     device = next(student.parameters()).device
     was_training = student.training
@@ -48,7 +51,7 @@ def evaluating(student: Student) -> Iterator[Forward]:
 
 
 def predict_clips(
-    student: Student, clips: Iterable[np.ndarray], task: str, batch_windows: int = 32
+    student: "Student", clips: Iterable[np.ndarray], task: str, batch_windows: int = 32
 ) -> np.ndarray:
     """Probabilities of clips of any length.
 
@@ -111,6 +114,8 @@ def window_scores(
         input_samples: Shorter windows are filled up with zeros to it.
         windows: (key, float32 (sample,)), read one batch ahead.
     """
+    import torch
+
     pending = iter(windows)
     while group := list(islice(pending, batch_windows)):
         filled = np.zeros((len(group), input_samples), np.float32)

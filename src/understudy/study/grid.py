@@ -15,7 +15,7 @@ import torch
 from understudy import config, students
 from understudy.errors import ConfigError, unknown
 from understudy.train.config import TrainSettings, resolve
-from understudy.train.objective import SYSTEMS
+from understudy.train.settings import SYSTEMS
 
 TEACHER_LR = "teacher_lr"
 _DISTILL = "distill."
