@@ -7,7 +7,7 @@ operation wait for each other while decoding takes their cores, and would change
 """
 
 import asyncio
-import importlib.util
+import importlib.metadata
 import logging
 import os
 import signal
@@ -210,10 +210,18 @@ def wait_for_workers(client: "Client", say: Callable[[str], None]) -> None:
 def dashboard(client: "Client", *, local: bool) -> str | None:
     """Address of the dashboard: dask has one where bokeh is installed."""
     port = client.scheduler_info().get("services", {}).get("dashboard")
-    if not local:
-        return client.dashboard_link if port else None
-    return f"http://127.0.0.1:{port}/status" if port and _has_bokeh() else None
+    if not port or not _has_bokeh(None if local else client):
+        return None
+    return f"http://127.0.0.1:{port}/status" if local else client.dashboard_link
 
 
-def _has_bokeh() -> bool:
-    return importlib.util.find_spec("bokeh") is not None
+def _has_bokeh(client: "Client | None" = None) -> bool:
+    """Whether bokeh is installed here, or at the scheduler of a client."""
+    try:
+        if client is None:
+            importlib.metadata.version("bokeh")
+        else:
+            client.run_on_scheduler(importlib.metadata.version, "bokeh")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

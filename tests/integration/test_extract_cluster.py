@@ -1,5 +1,6 @@
 """Extraction on a cluster of processes with command lines of their own, any of which is killed."""
 
+import importlib.util
 import logging
 import random
 import signal
@@ -168,6 +169,7 @@ def test_a_cluster_that_loses_a_worker_and_one_that_loses_its_scheduler(
         result = CliRunner().invoke(command, arguments(Path(root.name), place, cluster.address))
     assert result.exit_code == 0, result.output
     assert f"{N_CLIPS} clips: {N_CLIPS - 1} ok, 1 failed" in result.output
+    assert ("dashboard:" in result.output) == (importlib.util.find_spec("bokeh") is not None)
     assert arrays(place / "field") == undisturbed
 
     place = tmp_path / "scheduler"
