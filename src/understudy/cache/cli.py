@@ -45,7 +45,7 @@ def group() -> None:
     """
 
 
-@group.command("list")
+@group.command("list", short_help="Print all stores of a cache, one a line.")
 @click.argument("cache", type=PlaceType())
 def list_(cache: Place) -> None:
     """Print all stores of CACHE, one a line: clips by outcome, size, completeness."""
@@ -81,7 +81,7 @@ def _megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f} MB"
 
 
-@group.command()
+@group.command(short_help="Print what a store holds.")
 @PATH
 def show(path: Place) -> None:
     """Print what a store holds: attributes with units, clips by status, size, completeness."""
@@ -95,7 +95,7 @@ def show(path: Place) -> None:
     sys.exit(int(unreadable))
 
 
-@group.command("verify")
+@group.command("verify", short_help="Check every byte of a store, and repair it.")
 @PATH
 @click.option(
     "--repair",
@@ -146,7 +146,7 @@ def _verified(store: Place) -> list[Problem]:
             return [Problem("metadata", store / METADATA, detail)]
 
 
-@group.command()
+@group.command(short_help="Write a store as one .npy file per clip.")
 @PATH
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
 @YES
@@ -172,7 +172,7 @@ def export(path: Place, out: Path, yes: bool) -> None:
     click.echo(f"{written} clips in {out}, {failed} without data; see {exporting.INDEX_NAME}")
 
 
-@group.command()
+@group.command(short_help="Remove leftovers and superseded stores.")
 @PATH
 @YES
 def prune(path: Place, yes: bool) -> None:
@@ -205,7 +205,7 @@ def prune(path: Place, yes: bool) -> None:
         click.echo("nothing to remove")
 
 
-@group.command()
+@group.command(short_help="Copy stores into another cache, checked on the way.")
 @click.argument("source", type=PlaceType())
 @click.argument("dest", type=PlaceType())
 def mirror(source: Place, dest: Place) -> None:
