@@ -19,13 +19,13 @@ def contents(folder):
 
 
 def test_the_printed_command_redoes_the_damaged_shards_with_equal_bytes(tmp_path):
-    root, folder = tmp_path / "set", tmp_path / "cache/set"
+    root, folder = tmp_path / "set", tmp_path / "the cache/set"
     root.mkdir()
     for i in range(6):
         time_s = np.arange(16000 + 4000 * i) / 16000
         audio.write(root / f"{i}.wav", 0.1 * np.sin(time_s * 700 * (i + 1)), 16000)
     options = ["--teacher", "spectral", "--audio", "--clips-per-shard", "2"]
-    result = call("extract", "folder", "--root", root, *options, "--cache", tmp_path / "cache")
+    result = call("extract", "folder", "--root", root, *options, "--cache", tmp_path / "the cache")
     assert result.exit_code == 0, result.output
     before = contents(folder)
     by_name = {path.name.partition("-")[0]: path for path in cache.stores(folder)}
@@ -35,7 +35,7 @@ def test_the_printed_command_redoes_the_damaged_shards_with_equal_bytes(tmp_path
         file.write_bytes(flipped)
     untouched = folder / by_name["spectral"] / "embedding/c/0/0/0"
     written = untouched.stat().st_mtime_ns
-    result = call("cache", "verify", tmp_path / "cache", "--repair")
+    result = call("cache", "verify", tmp_path / "the cache", "--repair")
     assert result.exit_code == 1
     commands = re.findall(r"^  understudy (.*)$", result.output, re.MULTILINE)
     assert len(commands) == 2
@@ -46,5 +46,5 @@ def test_the_printed_command_redoes_the_damaged_shards_with_equal_bytes(tmp_path
         assert result.exit_code == 0, result.output
     assert contents(folder) == before
     assert untouched.stat().st_mtime_ns == written
-    assert call("cache", "verify", tmp_path / "cache").exit_code == 0
-    assert "4 files" in call("cache", "prune", tmp_path / "cache", "--yes").output
+    assert call("cache", "verify", tmp_path / "the cache").exit_code == 0
+    assert "4 files" in call("cache", "prune", tmp_path / "the cache", "--yes").output

@@ -1,5 +1,6 @@
 """Removing what a cache no longer needs, and marking damaged shards to be written again."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -164,19 +165,21 @@ def extract_command(path: Place) -> str:
     """The command that writes the pending shards of a store, but for the recordings' folder."""
     store = Store.open(path)
     facts, name = store.attributes, store.attributes["name"]
-    words = ["understudy extract", facts.get("dataset", path.parent.name), "--root FOLDER"]
+    words = ["understudy", "extract", str(facts.get("dataset", path.parent.name))]
+    words += ["--root", "FOLDER"]
     if store.kind.name == "audio":
         words.append("--audio")
     else:
-        words.append(f"--teacher {name}")
+        words += ["--teacher", name]
         if facts["weights_sha256"].startswith("random"):
-            words.append(f"--weights {name}=random")
+            words += ["--weights", f"{name}=random"]
         settings = {key: facts[key] for key in ("window_s", "hop_s", "precision")}
         if settings["window_s"] == "clip":
             del settings["hop_s"]
         if settings["precision"] == "float32":
             del settings["precision"]
         settings |= facts.get("settings", {})
-        words += [f"--set {name}.{key}={value}" for key, value in settings.items()]
-        words.append(f"--dtype {facts['dtype']}")
-    return " ".join([*words, f"--cache {path.parent.parent}"])
+        for key, value in settings.items():
+            words += ["--set", f"{name}.{key}={value}"]
+        words += ["--dtype", facts["dtype"]]
+    return shlex.join([*words, "--cache", str(path.parent.parent)])
