@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +72,7 @@ def test_files(folder):
 
 @pytest.mark.parametrize("layout", ["dense", "concat"])
 def test_a_shard_of_many_megabytes(folder, layout):
-    room = {"shard_frames": 400 * 30} if layout == "concat" else {}
+    room: dict[str, Any] = {"shard_frames": 400 * 30} if layout == "concat" else {}
     track = stores.track(max_frames=30, dim=768, layout=layout, **room)
     path, held = stores.make(folder, track, n_clips=400, clips_per_shard=400, bad=False)
     assert cache.verify(path) == []
@@ -158,6 +159,16 @@ def test_other_codecs_go_through_zarr(folder, tmp_path):
     reader = cache.CacheReader(folder / path.name)
     assert reader._foreign is not None
     np.testing.assert_array_equal(reader.gather([9, 1, 5])[0], held.data[[9, 1, 5]])
+
+
+@pytest.mark.parametrize("name", ["ü x#y", "q?z&b=c", "%41+[x]"])
+def test_names_that_mean_something_in_urls(folder, name):
+    path, held = stores.make(folder / name, stores.track(), 10)
+    assert cache.stores(folder / name) == [path]
+    assert cache.verify(str(path)) == []
+    reader = cache.CacheReader(str(path))
+    np.testing.assert_array_equal(reader.gather([9])[0], held.data[[9]])
+    np.testing.assert_array_equal(reader.store.open_zarr("embedding")[9], held.data[9])
 
 
 def test_up_and_down(folder, tmp_path):

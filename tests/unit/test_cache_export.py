@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import stores
 
+from understudy.cache import CacheReader, export
 from understudy.cache.cli import group
 from understudy.cache.export import file_names
 
@@ -46,6 +47,20 @@ def test_every_clip_that_is_ok_is_a_file(made, tmp_path):
         "index.csv"
     }
     assert {"plain.npy", "c.d.npy", "tail.npy"} <= {row["file"] for row in rows}
+
+
+def test_long_clips_come_few_at_a_time(made, tmp_path, monkeypatch):
+    path, held = made
+    asked = []
+    gather = CacheReader.gather
+    monkeypatch.setattr(
+        CacheReader, "gather", lambda *a, **k: asked.append(len(a[1])) or gather(*a, **k)
+    )
+    monkeypatch.setattr(export, "BATCH_BYTES", 3 * held.data[0].nbytes)
+    assert call("export", path, "--out", tmp_path / "out").exit_code == 0
+    assert asked == [3, 3, 3, 1]
+    clip = np.load(tmp_path / "out/tail.npy")
+    np.testing.assert_array_equal(clip, held.data[9, : held.n_frames[9]])
 
 
 def test_what_is_there_is_replaced_only_after_asking(made, tmp_path):

@@ -18,7 +18,7 @@ from understudy.errors import CacheError
 INDEX_NAME = "index.csv"
 COLUMNS = ("row", "clip_id", "file", "n_frames", "status")
 LONGEST = 120
-BATCH = 64
+BATCH, BATCH_BYTES = 64, 64 << 20  # clips read at once: as many, or one
 
 
 def file_names(clip_ids: Sequence[str]) -> list[str]:
@@ -77,10 +77,12 @@ def export(path: Place, out: Path, advance: Callable[[int], object] = lambda n: 
     reader = CacheReader(path)
     clip_ids, targets = destinations(path, out)
     ok = reader.status == schema.load().code("ok")
+    row_bytes = reader.max_frames * reader.dim * reader.dtype.itemsize
+    batch = max(1, min(BATCH, BATCH_BYTES // row_bytes))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for first in range(0, reader.n_clips, BATCH):
-            rows = np.arange(first, min(first + BATCH, reader.n_clips))
+        for first in range(0, reader.n_clips, batch):
+            rows = np.arange(first, min(first + batch, reader.n_clips))
             data, n_frames = reader.gather(rows, missing="nan")
             for row, clip, n in zip(rows.tolist(), data, n_frames.tolist(), strict=True):
                 if ok[row]:

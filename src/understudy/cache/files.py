@@ -140,11 +140,14 @@ def parse_json(content: bytes, path: Place) -> dict[str, Any]:
 
 def remove(*paths: Place) -> None:
     """Removes files, where there are any, and makes that last."""
+    objects = [path for path in paths if isinstance(path, ObjectPath)]
+    if objects:
+        spread(objects[0], lambda path: path.unlink(missing_ok=True), objects)
     folders = {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-            if isinstance(path, Path):
+        if isinstance(path, Path):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
                 folders[path.parent] = None
     sync_folders(folders)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from understudy.cache.connections import SCHEMES, connect, from_machine, no_credentials
 from understudy.errors import CacheError
@@ -237,7 +238,7 @@ class ObjectPath:
         """What zarr-python reads, from here down."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(connect(str(self), os.getpid()), read_only=True)
+        return ObjectStore(connect(f"{self.root}/{quote(self.key)}", os.getpid()), read_only=True)
 
     def _request(self, request: Callable[[Any, Any], Any], uploads: bool = False) -> Any:
         """Calls `request(obstore, store)`, again where what came back broke off."""
