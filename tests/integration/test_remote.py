@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
-from tests import s3, stores, tiny
+from tests import gs, s3, stores, tiny
 
 from understudy import cache, datasets
 from understudy.cache import connections, lease, objects, places
@@ -222,6 +222,44 @@ def test_a_lease_is_renewed_lost_and_taken_over(bucket, monkeypatch):
 
     with pytest.raises(CacheError, match="the lease was lost"):
         stand_still()
+
+
+def test_a_lease_in_googles_store(monkeypatch):
+    """Which goes by generations, not by tags."""
+    store = pytest.importorskip("obstore.store")
+    from_url = store.from_url
+
+    def over_http(root, client_options, retry_config):
+        options = {**client_options, "allow_http": True}
+        return from_url(root, client_options=options, retry_config=retry_config)
+
+    monkeypatch.setattr(store, "from_url", over_http)
+    monkeypatch.setattr(lease, "RENEW_S", 0.01)
+    keys = ("client_email", "private_key", "private_key_id")
+    with gs.server() as url:
+        account = {"gcs_base_url": url, "disable_oauth": True, **dict.fromkeys(keys, "")}
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(account))
+        place = objects.ObjectPath.parse("gs://a-bucket/set")
+        held = place / ".lock"
+        with cache.lock(place) as check:
+            _, first = held.tagged()
+            deadline = time.monotonic() + 60
+            while held.tagged()[1] == first and time.monotonic() < deadline:
+                check()
+            assert held.tagged()[1] != first
+            with pytest.raises(CacheError, match="in use by process"):
+                cache.lock(place).__enter__()
+        assert not held.is_file()
+
+        def rob():
+            with cache.lock(place) as check:
+                held.write_bytes(b"somebody else's")
+                while time.monotonic() < deadline:
+                    check()
+
+        with pytest.raises(CacheError, match="the lease was lost"):
+            rob()
+        connections.connect.cache_clear()
 
 
 def test_an_answer_that_gets_lost_costs_no_lease(proxy, bucket, impatient, monkeypatch):
