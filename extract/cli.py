@@ -31,7 +31,8 @@ A job file runs several teachers over several datasets:
   datasets:
     - {name: esc50, root: ESC-50}
     - {name: folder, root: recordings, options: {csv: labels.csv}}
-and, if you like, dtype, clips_per_shard, device, workers, scheduler, max_failures, time_limit_s.
+and, if you like, dtype, clips_per_shard, device, workers, scheduler, max_failures, time_limit_s,
+retry_failed.
 
 Stopped by Ctrl-C, by a kill or by a crash, the same command continues: shards that were committed
 are kept, and so are the stores of other teachers. Clips that cannot be used are listed, with the
@@ -117,6 +118,12 @@ inside this very process (--workers 1) ends it: the same command finds the clip 
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Longest time a worker may show no sign of life. Default: 600.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    default=None,
+    help="Compute the shards again that hold clips in the ledger. Files that changed need no word.",
 )
 @click.option(
     "--dry-run",

@@ -48,6 +48,7 @@ class ExtractJob:
     max_failures: int | str | None = None
     """Clips of one dataset that may fail before the run ends: a number, or such as "1%"."""
     time_limit_s: float = plan.LIMIT_S
+    retry_failed: bool = False
 
     @property
     def runtime(self) -> Runtime:
@@ -97,6 +98,7 @@ def plan_job(job: ExtractJob) -> list[Extraction]:
             limit_s=job.time_limit_s,
             elsewhere=job.scheduler is not None,
             device=job.device,
+            retry_failed=job.retry_failed,
         )
         for entry in job.datasets
     ]

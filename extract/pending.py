@@ -35,7 +35,7 @@ def pending(planned: Extraction, *, remember: bool = False) -> dict[str, dict[in
     def shard_reasons(number: int) -> dict[str, str]:
         clips = _ShardClips(planned.index, tracks[0].writer.rows(number))
         found = {
-            name: _reason(item.writer, number, clips, remember, there[name])
+            name: _reason(item.writer, number, clips, remember, there[name], planned.retry_failed)
             for name, item in zip(there, tracks, strict=True)
         }
         return {name: reason for name, reason in found.items() if reason is not None}
@@ -100,7 +100,12 @@ class _ShardClips:
 
 
 def _reason(
-    writer: StoreWriter, number: int, clips: _ShardClips, remember: bool, there: Listing
+    writer: StoreWriter,
+    number: int,
+    clips: _ShardClips,
+    remember: bool,
+    there: Listing,
+    retry_failed: bool,
 ) -> str | None:
     record = writer.record(number, there)
     if record is None:
@@ -108,6 +113,8 @@ def _reason(
     reason = writer.pending(number, clips.keys, record, there)
     if reason is not None:
         return reason
+    if retry_failed and (failures := record.get("failures")):
+        return f"of its clips, {len(failures)} failed"
     notes = record.get("notes", {})
     sizes, times = notes.get("file_bytes", ()), notes.get("file_mtime_ns", repeat(None))
     seen = []

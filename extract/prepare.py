@@ -38,6 +38,7 @@ class Extraction:
     teachers: Mapping[str, "Teacher"]
     changes: list[str]  # since the extraction before, for people
     clip_bytes: Mapping[str, float]  # of one clip's data on disk, on average, by track
+    retry_failed: bool = False  # shards with clips that failed are computed again
 
     @property
     def dataset_dir(self) -> Place:
@@ -107,6 +108,7 @@ def prepare(
     limit_s: float = plan.LIMIT_S,
     elsewhere: bool = False,
     device: str | None = None,
+    retry_failed: bool = False,
 ) -> Extraction:
     """Plans an extraction; see `extract`.
 
@@ -163,7 +165,14 @@ def prepare(
         track.name: plan.stored_clip_bytes(track, frames)
         for track, (_, frames) in zip(tracks, planned, strict=True)
     }
-    return Extraction(index=index, job=job, teachers=by_name, changes=changed, clip_bytes=stored)
+    return Extraction(
+        index=index,
+        job=job,
+        teachers=by_name,
+        changes=changed,
+        clip_bytes=stored,
+        retry_failed=retry_failed,
+    )
 
 
 def _teacher_track(

@@ -79,7 +79,7 @@ class Report:
         for reason, count in self.reasons.most_common():
             yield f"  {count} x {reason}"
         if self.n_failed:
-            yield f"  each of them in {self.ledger}"
+            yield f"  each of them in {self.ledger}; --retry-failed tries them again"
         if self.short:
             some = ", ".join(
                 f"{path} ({found:g} of {promised:g} s)"

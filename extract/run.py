@@ -56,6 +56,7 @@ def extract(
     batch_windows: int = BATCH_WINDOWS,
     max_failures: int | str | None = None,
     time_limit_s: float = plan.LIMIT_S,
+    retry_failed: bool = False,
     progress: bool = True,
 ) -> dict[str, Place]:
     """Runs teachers once over a dataset, into `cache`; what is there already is kept.
@@ -76,6 +77,7 @@ def extract(
         max_failures: Clips, or such as "1%" of them, that may fail before the run ends.
         time_limit_s: Longest time without a sign of life: then the worker is replaced, and the
             clip that stalled it found and left out.
+        retry_failed: Compute the shards again that hold clips which failed.
         progress: Show on stderr how it goes.
 
     Returns:
@@ -99,6 +101,7 @@ def extract(
         limit_s=time_limit_s,
         elsewhere=scheduler is not None,
         device=device,
+        retry_failed=retry_failed,
     )
     runtime = Runtime(
         scheduler=scheduler, workers=workers, progress=progress, max_failures=max_failures

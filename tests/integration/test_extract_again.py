@@ -11,8 +11,9 @@ from tests.studio import arrays, echo, ledger, load, plan_of, record, recordings
 
 from understudy import cache, datasets
 from understudy.cache import CacheReader, StoreWriter
-from understudy.errors import CacheError, ConfigError
+from understudy.errors import AudioError, CacheError, ConfigError
 from understudy.extract import cluster, drive, extract, forecast, prepare, run
+from understudy.extract import load as load_module
 from understudy.extract.cli import command
 from understudy.extract.pending import again, pending
 
@@ -35,6 +36,31 @@ def test_a_second_run_does_nothing(root: Path, tmp_path: Path, monkeypatch: pyte
     assert second.exit_code == 0
     assert "nothing to do" in second.output
     assert arrays(tmp_path / "cache" / "studio") == before
+
+
+def test_failed_clips_are_tried_again_when_asked(root: Path, tmp_path: Path):
+    arguments = ["folder", "--root", str(root), "--teacher", "spectral", "--clips-per-shard", "3"]
+    arguments += ["--cache", str(tmp_path / "whole")]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    arguments[-1] = str(tmp_path / "cache")
+    decode, lost = load_module.audio.decode, {"4.wav"}
+
+    def decode_or_fail(path, *more, **options):
+        if Path(path).name in lost:
+            raise AudioError(path, "the disk had a bad day")
+        return decode(path, *more, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load_module.audio, "decode", decode_or_fail)
+        first = CliRunner().invoke(command, arguments)
+    assert "10 clips: 9 ok, 1 failed" in first.output
+    assert "--retry-failed tries them again" in first.output
+    assert "nothing to do" in CliRunner().invoke(command, arguments).output
+    last = CliRunner().invoke(command, [*arguments, "--retry-failed"])
+    assert "shard 1 is extracted again: of its clips, 1 failed" in last.output
+    assert "10 clips: 10 ok, 0 failed" in last.output
+    assert arrays(tmp_path / "cache" / "studio") == arrays(tmp_path / "whole" / "studio")
+    assert "nothing to do" in CliRunner().invoke(command, [*arguments, "--retry-failed"]).output
 
 
 def test_added_clips_extend_and_changed_ones_are_done_again(root: Path, tmp_path: Path):
