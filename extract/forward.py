@@ -10,8 +10,10 @@ from understudy.errors import UnderstudyError
 from understudy.teachers.base import Teacher
 
 
-def strict_cuda() -> AbstractContextManager[None]:
+def strict(device: torch.device) -> AbstractContextManager[None]:
     """Keeps cuDNN from rounding float32 to TF32, and from choosing algorithms by a race."""
+    if device.type != "cuda":
+        return nullcontext()
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
@@ -39,7 +41,7 @@ def forward(teacher: Teacher, windows: np.ndarray) -> tuple[torch.Tensor, int]:
     while True:
         most = _MOST_WINDOWS.get(teacher, len(batch))
         try:
-            with strict_cuda() if teacher.device.type == "cuda" else nullcontext():
+            with strict(teacher.device):
                 parts = [teacher.forward(part) for part in batch.split(most)]
         except torch.OutOfMemoryError:
             most = min(most, len(batch))

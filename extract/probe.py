@@ -70,6 +70,7 @@ def probe(
     from understudy.extract.cluster import one_thread
     from understudy.extract.load import load
     from understudy.extract.shard import ShardTrack
+    from understudy.extract.worker import audio_of
 
     job, size_ = planned.job, planned.job.clips_per_shard
     numbers = sorted({number for track in missing.values() for number in track})
@@ -78,7 +79,7 @@ def probe(
         return None
     random.Random(0).shuffle(rows)
     jobs = {item.track.name: item for item in job.tracks if missing[item.track.name]}
-    wanted = {(item.rate_hz, item.resampler) for item in jobs.values()}
+    wanted = audio_of(jobs.values())
     infer_s = dict.fromkeys(jobs, 0.0)
     n_clips, audio_s, read_s = 0, 0.0, 0.0
 

@@ -18,7 +18,7 @@ import torch
 
 from understudy import audio, schema
 from understudy.cache import ShardPayload
-from understudy.extract.forward import FATAL, count, forward, strict_cuda
+from understudy.extract.forward import FATAL, count, forward, strict
 from understudy.extract.load import Loaded
 from understudy.extract.plan import Clip, Failure, TrackJob, samples_at
 from understudy.extract.spool import BLOCK_SAMPLES, Samples
@@ -125,8 +125,7 @@ class ShardTrack:
         """Embeds a whole clip; a frame's level is that of the hop about it."""
         began = time.perf_counter()
         try:
-            strict = strict_cuda() if teacher.device.type == "cuda" else nullcontext()
-            with self._holding(self.clips[row]), strict:
+            with self._holding(self.clips[row]), strict(teacher.device):
                 timeline = teacher.embed(torch.from_numpy(samples[:]))
             embedding = timeline.embedding[0].cpu().numpy()
         except FATAL:

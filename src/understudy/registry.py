@@ -1,7 +1,7 @@
 """Names to implementations, imported only when asked for."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from understudy.errors import ConfigError, unknown
@@ -38,3 +38,15 @@ class Registry:
             raise ConfigError(unknown(self.kind, name, self._entries))
         module, _, attribute = self._entries[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+
+def on_first_use(module: str, names: Collection[str]) -> Callable[[str], Any]:
+    """A package's `__getattr__` that has `names` from `module`, imported when one is asked for."""
+
+    def get(name: str) -> Any:
+        if name not in names:
+            package = module.rpartition(".")[0]
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module), name)
+
+    return get

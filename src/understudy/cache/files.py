@@ -183,19 +183,14 @@ def sync_folders(folders: Iterable[Path]) -> None:
     """Flushes folders' entries, so that renames in them survive a power cut."""
     handles = [os.open(folder, os.O_RDONLY) for folder in folders]
     try:
-        _sync(handles)
+        if len(handles) == 1:
+            os.fsync(handles[0])
+        elif handles:
+            with ThreadPoolExecutor(len(handles)) as pool:
+                list(pool.map(os.fsync, handles))
     finally:
         for handle in handles:
             os.close(handle)
-
-
-def _sync(handles: list[int]) -> None:
-    # Side by side, the file system flushes them together: half the time of one after the other.
-    if len(handles) == 1:
-        os.fsync(handles[0])
-    elif handles:
-        with ThreadPoolExecutor(len(handles)) as pool:
-            list(pool.map(os.fsync, handles))
 
 
 def partials(root: Place) -> list[Place]:

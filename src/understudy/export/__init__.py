@@ -6,17 +6,14 @@
 `understudy export` on the command line. What such a folder holds: `understudy.students.folder`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from understudy.registry import on_first_use
 
 if TYPE_CHECKING:
     from understudy.export.build import FORMATS, export
 
 __all__ = ["FORMATS", "export"]
 
-
-def __getattr__(name: str) -> Any:  # on first use: help on the command line needs no torch
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from understudy.export import build
-
-    return getattr(build, name)
+# Help on the command line needs no torch.
+__getattr__ = on_first_use("understudy.export.build", __all__)

@@ -6,17 +6,14 @@ file -> cells -> groups over one stream each -> runs and scores -> table and rep
 runs are those of `understudy train` and `understudy evaluate`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from understudy.registry import on_first_use
 
 if TYPE_CHECKING:
     from understudy.study.run import study
 
 __all__ = ["study"]
 
-
-def __getattr__(name: str) -> Any:  # on first use: help on the command line needs no torch
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from understudy.study import run
-
-    return getattr(run, name)
+# Help on the command line needs no torch.
+__getattr__ = on_first_use("understudy.study.run", __all__)
