@@ -22,7 +22,7 @@ test: .venv/.installed  ## all tests but the long ones
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not soak'
 
 soak: .venv/.installed  ## the long tests alone
-	$(ONE_THREAD) $(BIN)/python -m pytest -m soak
+	$(ONE_THREAD) $(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=3700
 
 check: .venv/.installed  ## lint, format, types, import layers
 	$(BIN)/ruff check .

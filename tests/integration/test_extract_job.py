@@ -8,7 +8,6 @@ import struct
 import sys
 import termios
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -146,11 +145,12 @@ def test_lines_of_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch):
         with live.Live("field", 8, show=True) as shown:
             time.sleep(0.2)  # lines are not drawn more often
             shown.update(Progress(clips=8), 1)
-    written = ""
-    with suppress(OSError):  # all is read
-        while some := os.read(ours, 1 << 16):
-            written += some.decode()
+        print("end", end="", file=terminal, flush=True)
+        written = ""
+        while not written.endswith("end"):  # not all systems tell when the other end is closed
+            written += os.read(ours, 1 << 16).decode()
     os.close(ours)
+    written = written.removesuffix("end")
     if columns:
         _, shown_once, after = written.rpartition("0 failed; 1 task left")
         assert shown_once
