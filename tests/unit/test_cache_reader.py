@@ -220,10 +220,11 @@ def test_reader_in_use_survives_a_new_process(store, method):
     assert read_all(reader) == held.data.tobytes()
     context = multiprocessing.get_context(method)
     if method == "fork":
-        queue = context.SimpleQueue()
-        process = context.Process(target=lambda: queue.put(read_all(reader)))
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=lambda: theirs.send_bytes(read_all(reader)))
         process.start()
-        assert queue.get() == held.data.tobytes()
+        theirs.close()  # the end of the process is then the end of the pipe
+        assert ours.recv_bytes() == held.data.tobytes()
         process.join()
     else:
         with context.Pool(1) as pool:
