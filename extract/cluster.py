@@ -90,9 +90,14 @@ def connect(
 def _reached(scheduler: str) -> "Client":
     from distributed import Client
 
+    client = Client.__new__(Client)
     try:
-        return Client(scheduler, timeout=CONNECT_S)
+        Client.__init__(client, scheduler, timeout=CONNECT_S)
+        return client
     except (OSError, ValueError) as error:
+        # Else the garbage collector closes it, at a moment at which a thread may hold the lock that
+        # closing wants, and waits for itself for ever.
+        client.close()
         raise ConfigError(f"no dask scheduler answers at '{scheduler}' ({error})") from None
 
 

@@ -6,10 +6,12 @@ import shutil
 import time
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from distributed import Client
 from tests.studio import echo, load, plan_of, record, recordings
 
 from understudy import cache
@@ -126,9 +128,18 @@ def test_a_scheduler_that_does_not_answer(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(cluster, "CONNECT_S", 0.3)
+    clients: list[Client] = []
+    start = Client.start
+
+    def noted(self: Client, **options: Any) -> object:
+        clients.append(self)
+        return start(self, **options)
+
+    monkeypatch.setattr(Client, "start", noted)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(ConfigError, match="no dask scheduler answers"):
             extract(load(root), ["spectral"], tmp_path / "cache", scheduler=address)
+    assert [client.status for client in clients] == ["closed", "closed"]
 
 
 def test_a_lent_teacher_is_taken_back(root: Path, tmp_path: Path):
