@@ -17,6 +17,7 @@ from understudy.extract.pool import stop_requested
 from understudy.extract.progress import Progress
 from understudy.extract.spare import culprits
 from understudy.extract.worker import Stopped, process
+from understudy.leaving import may_hang
 
 BEAT_S = 0.2  # between two signs of life of a task
 LEAVE_S = 2.0  # from a task's last word to the end of its process
@@ -125,7 +126,9 @@ def run_task(
             return outcome
         time.sleep(BEAT_S)
     watch.seen = time.monotonic()
-    threading.Thread(target=work, name=topic, daemon=True).start()
+    working = threading.Thread(target=work, name=topic, daemon=True)
+    may_hang(working)
+    working.start()
     while not ended.wait(BEAT_S):
         send()
         watch.stop = watch.stop or asked()

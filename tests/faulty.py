@@ -1,9 +1,11 @@
 """A teacher of the HEAR API (`hear:tests.faulty`) that fails on the clips of constant level.
 
 A clip of level RAISE, NAN, HANG or KILL makes it do that; FAULTY_SLEEP_S slows all calls down, and
-FAULTY_HANGING names a file for the number of the process that hangs.
+FAULTY_HANGING names a file for the number of the process that hangs. Also such clips, and what an
+extraction of them leaves.
 """
 
+import csv
 import os
 import signal
 import time
@@ -12,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from understudy import audio
+from understudy import audio, cache
 
 RATE_HZ = 16_000
+TEACHER = "hear:tests.faulty"
+WINDOWS = {TEACHER: {"window_s": 0.5}}  # batches of several clips
+N_GOOD = 6
 RAISE, NAN, HANG, KILL = 0.5, 0.6, 0.7, 0.8
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,3 +75,24 @@ def environment(**variables: str) -> dict[str, str]:
     """For a process that is to find this module."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def folder(root: Path, *levels: float) -> Path:
+    """Recordings 0.wav to 5.wav of noise, and one of each level."""
+    for number in range(N_GOOD):
+        record(root / f"{number}.wav", seed=number)
+    for level in levels:
+        record(root / f"level{level}.wav", level)
+    return root
+
+
+def ledger(dataset_dir: Path) -> dict[str, tuple[str, str]]:
+    """Status and reason by path."""
+    with (dataset_dir / "ledger.csv").open(encoding="utf-8", newline="") as file:
+        return {line["path"]: (line["status"], line["reason"]) for line in csv.DictReader(file)}
+
+
+def sound(dataset_dir: Path) -> bool:
+    """Whether all stores of a dataset verify."""
+    stores = cache.stores(dataset_dir)
+    return bool(stores) and not any(problem for path in stores for problem in cache.verify(path))

@@ -6,12 +6,12 @@ stopped by Ctrl-C.
 """
 
 import importlib
-import sys
 
 import click
 
 from understudy import __version__
 from understudy.errors import UnderstudyError, stoppable, unknown
+from understudy.leaving import leave
 
 # name -> (module:attribute of a click command, one line of help)
 COMMANDS = {
@@ -82,4 +82,6 @@ def main() -> None:
         cli(prog_name="understudy")
     except UnderstudyError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        leave(2)
+    except SystemExit as end:  # click's own end
+        leave(int(end.code or 0))
