@@ -1,6 +1,5 @@
 """What a run would do and take, told before it does anything."""
 
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from understudy.cache import Place
+from understudy.disk import free_bytes
 from understudy.extract.pending import again, pending
 from understudy.extract.prepare import Extraction
-from understudy.extract.probe import existing, probe
+from understudy.extract.probe import probe
 from understudy.extract.progress import size
 
 
@@ -56,7 +56,7 @@ def _free_bytes(folder: Place) -> int:
     """What the disk has left; of an object store more than anything needs."""
     if not isinstance(folder, Path):
         return sys.maxsize
-    return shutil.disk_usage(existing(folder)).free
+    return free_bytes(folder)
 
 
 def lines(planned: Extraction) -> Iterable[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from understudy import schema
 from understudy.cache import ShardPayload, StoreWriter
+from understudy.disk import existing
 from understudy.errors import CacheError
 from understudy.extract import plan
 from understudy.extract.live import duration
@@ -192,10 +193,3 @@ def _shard_s(item: TrackJob, clip_bytes: float, folder: str, most: int, limit_s:
         writer.write_shard(len(took), payload, record)
         took.append(time.perf_counter() - began)
     return sum(took) / len(took)
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or what is there of the way to it."""
-    while not folder.exists():
-        folder = folder.parent
-    return folder

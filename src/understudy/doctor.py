@@ -4,7 +4,6 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import click
 import numpy as np
 
 from understudy import __version__, fetch
+from understudy.disk import existing, free_bytes
 
 PACKAGES = ("torch", "torchaudio", "soundfile", "soxr", "zarr", "dask", "distributed", "numpy")
 CONTAINERS = ("wav", "flac", "ogg", "mp3")
@@ -131,18 +131,15 @@ def driver() -> str:
 def disks() -> Iterator[Finding]:
     """Free space where downloads and, usually, caches go; whether one may write there."""
     for name, folder in (("UNDERSTUDY_HOME", fetch.home()), ("this folder", Path.cwd())):
-        there = folder
-        while not there.exists():
-            there = there.parent
         try:
-            with tempfile.TemporaryFile(dir=there):
+            with tempfile.TemporaryFile(dir=existing(folder)):
                 pass
         except OSError as error:
             # Weights are kept below the former; nothing need be written to the latter.
             broken = folder != Path.cwd()
             yield Finding(name, f"{folder}: not writable ({error.strerror})", broken=broken)
             continue
-        free = shutil.disk_usage(there).free
+        free = free_bytes(folder)
         low = ": little" if free < LOW_DISK_BYTES else ""
         yield Finding(name, f"{folder}: {gigabytes(free)} free{low}")
 

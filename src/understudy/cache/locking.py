@@ -15,6 +15,7 @@ from understudy.cache.files import make_folder
 from understudy.cache.lease import lease
 from understudy.cache.objects import ObjectPath
 from understudy.cache.places import Place, place
+from understudy.disk import existing
 from understudy.errors import CacheError
 
 LOCK_FILE = ".lock"
@@ -38,8 +39,7 @@ def lock(dataset_dir: Place | str) -> Iterator[Callable[[], None]]:
         make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except (FileExistsError, NotADirectoryError):
-        at = next(at for at in (path.parent, *path.parent.parents) if at.exists())
-        raise CacheError(f"{at}: a file, wanted a folder") from None
+        raise CacheError(f"{existing(path.parent)}: a file, wanted a folder") from None
     except OSError as error:
         raise CacheError(f"cannot lock {path.parent}: {error.strerror or error}") from error
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from understudy import fetch
 from understudy.datasets.release import Release, Remote, Source
+from understudy.disk import free_bytes
 from understudy.errors import DataError
 from understudy.unpack import unpack
 
@@ -55,7 +56,7 @@ def forecast(release: Release, root: Path, local: Sequence[Path] = ()) -> Foreca
         local=tuple(copies),
         download_bytes=download_bytes,
         disk_bytes=disk_bytes + download_bytes,
-        free_bytes=shutil.disk_usage(_existing(root)).free,
+        free_bytes=free_bytes(root),
     )
 
 
@@ -168,10 +169,3 @@ def _bring(
     finally:
         part.unlink(missing_ok=True)
     return place
-
-
-def _existing(root: Path) -> Path:
-    path = root.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
