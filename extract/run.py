@@ -32,6 +32,8 @@ from understudy.extract.session import Runtime, Session
 from understudy.index import ClipIndex
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from understudy.teachers.base import Teacher
 
 LEDGER = "ledger.csv"
@@ -151,6 +153,7 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
             say(line)
         _check_space([planned], [missing])
         shards = plan.shards(planned.job.n_clips, planned.job.clips_per_shard, missing)
+        client = session.client(planned) if shards else None  # before anything is written
         with places.changed_copy(planned.dataset_dir / INDEX) as file:
             planned.index.save(file)
         for item in planned.job.tracks:
@@ -164,8 +167,8 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
 
                 shards = spare.tried(planned.job, planned.index, shards, died, say)
             _sweep(planned.dataset_dir)
-            if shards:
-                done = _compute(planned, shards, session, say, held)
+            if client is not None:
+                done = _compute(planned, shards, session.runtime, client, say, held)
                 _sweep(planned.dataset_dir)
         except BaseException:
             with suppress(CacheError):  # the disk may be full: what went wrong first is told
@@ -198,18 +201,18 @@ def _check_space(
 def _compute(
     planned: Extraction,
     shards: list[Shard],
-    session: Session,
+    runtime: Runtime,
+    client: "Client",
     say: Callable[[str], None],
     held: Callable[[], None],
 ) -> Progress:
     from understudy.extract import cluster
     from understudy.extract.drive import Drive
 
-    runtime, job = session.runtime, planned.job
+    job = planned.job
     most_failures, failed = runtime.allowed(job.n_clips), 0
     if most_failures is not None:
         failed = _failed_before(planned, {shard.number for shard in shards})
-    client = session.client(planned)
     slots = job.slots if runtime.scheduler is None else cluster.threads(client)
     n_clips = sum(len(shard.rows) for shard in shards)
     with Live(planned.index.name, n_clips, show=runtime.progress) as live:

@@ -140,6 +140,7 @@ def test_a_scheduler_that_does_not_answer(
         with pytest.raises(ConfigError, match="no dask scheduler answers"):
             extract(load(root), ["spectral"], tmp_path / "cache", scheduler=address)
     assert [client.status for client in clients] == ["closed", "closed"]
+    assert [path.name for path in tmp_path.glob("cache/*/*")] == [".lock"]
 
 
 def test_a_lent_teacher_is_taken_back(root: Path, tmp_path: Path):
