@@ -14,7 +14,9 @@ from understudy import audio
 from understudy.cache import Place
 from understudy.cache.files import write_atomic
 
+FILE = "ledger.csv"
 COLUMNS = ("clip_id", "path", "track", "status", "reason", "store")
+Records = Mapping[str, Iterable[Mapping[str, Any]]]  # by store name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,8 @@ class Line:
     store: str
 
 
-def lines(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[Line]:
-    """Ledger of commit records by store name, in the order of stores, shards and rows."""
+def lines(records: Records) -> list[Line]:
+    """Ledger of commit records, in the order of stores, shards and rows."""
     return [
         Line(track=store.rpartition("-")[0], store=store, **failure)
         for store, shards in records.items()
@@ -49,10 +51,10 @@ def fileless(found: Iterable[Line]) -> int:
     return len({line.clip_id for line in found if line.reason.startswith(audio.MISSING)})
 
 
-def save(path: Place, found: Iterable[Line]) -> None:
-    """Writes the ledger, atomically."""
+def save(dataset_dir: Place, records: Records) -> None:
+    """Writes the ledger of commit records, atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([getattr(line, name) for name in COLUMNS] for line in found)
-    write_atomic(path, text.getvalue().encode())
+    writer.writerows([getattr(line, name) for name in COLUMNS] for line in lines(records))
+    write_atomic(dataset_dir / FILE, text.getvalue().encode())

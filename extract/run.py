@@ -3,25 +3,19 @@
 Resuming, extending and starting afresh are one case: what has no valid commit record is computed.
 """
 
-import importlib.metadata
 import logging
-import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy import audio as codecs
 from understudy import cache as stores
 from understudy.cache import Place, StoreWriter, places
-from understudy.cache.files import partials, read_json, remove
-from understudy.cache.store import INDEX, Store
+from understudy.cache.files import partials, remove
+from understudy.cache.store import INDEX
 from understudy.errors import CacheError
-from understudy.extract import inhand, ledger, plan, profile
+from understudy.extract import inhand, ledger, outcome, plan, profile
 from understudy.extract.forecast import forecast
 from understudy.extract.live import Live
 from understudy.extract.pending import again, pending
@@ -35,9 +29,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from understudy.teachers.base import Teacher
-
-LEDGER = "ledger.csv"
-COUNTED = ("clipped_samples", "clipped_clips", "memory_back_offs")  # notes of commit records
 
 log = logging.getLogger(__name__)
 
@@ -173,17 +164,17 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
         except BaseException:
             with suppress(CacheError):  # the disk may be full: what went wrong first is told
                 held()
-                ledger.save(planned.dataset_dir / LEDGER, ledger.lines(_records(planned)))
+                ledger.save(planned.dataset_dir, outcome.records(planned))
             raise
-        records = _records(planned)
-        ledger.save(planned.dataset_dir / LEDGER, ledger.lines(records))
+        records = outcome.records(planned)
+        ledger.save(planned.dataset_dir, records)
         wall_s = time.monotonic() - began
-        provenance = _provenance(planned, session.runtime, done, wall_s)
+        provenance = outcome.provenance(planned, session.runtime, done, wall_s)
         for item in planned.job.tracks:
             item.writer.finalise(provenance, index_sha256=planned.index.digest)
         if done.shards:
             profile.add(planned.dataset_dir, provenance)
-    return _report(planned, records, done, wall_s)
+    return outcome.report(planned, records, done, wall_s)
 
 
 def _check_space(
@@ -234,84 +225,3 @@ def _failed_before(planned: Extraction, pending: Set[int]) -> int:
 def _sweep(dataset_dir: Place) -> None:
     """Removes what processes that were killed left half-written, be it in this very run."""
     remove(*partials(dataset_dir), *dataset_dir.glob(".*.part"))
-
-
-def _records(planned: Extraction) -> dict[str, list[dict[str, Any]]]:
-    """What the end of a run tells of all commit records of a dataset, by the store's folder name;
-    without failures of clips that the dataset no longer has."""
-    result = {}
-    for path in stores.stores(planned.dataset_dir):
-        store = Store.open(path)
-        shards = range(min(store.n_shards, planned.n_shards))
-        found = places.spread(path, partial(_told, store), shards)
-        result[path.name] = [record for record in found if record is not None]
-    records = [record for found in result.values() for record in found]
-    failed = {failure["clip_id"] for record in records for failure in record["failures"]}
-    clip_ids = planned.index.clips["clip_id"]
-    known = set(clip_ids[clip_ids.isin(list(failed))])
-    for record in records:
-        record["failures"] = [each for each in record["failures"] if each["clip_id"] in known]
-    return result
-
-
-def _told(store: Store, shard: int) -> dict[str, Any] | None:
-    """What the end of a run tells of a commit record; None without one."""
-    try:
-        record = read_json(store.record_path(shard))
-    except CacheError:
-        return None
-    notes = record.get("notes", {})
-    return {
-        "failures": record.get("failures", []),
-        "bytes": sum(file["bytes"] for file in record["files"].values()),
-        "notes": {name: notes.get(name, 0) for name in COUNTED},
-        "short": notes.get("short", {}),
-    }
-
-
-def _provenance(
-    planned: Extraction, runtime: Runtime, done: Progress, wall_s: float
-) -> dict[str, Any]:
-    packages = ("understudy", "numpy", "torch", "zarr", "distributed")
-    return {
-        "run_id": planned.job.run_id,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-            **codecs.provenance(),
-        },
-        "device": planned.job.device,
-        "batch_windows": planned.job.batch_windows,
-        "workers": runtime.scheduler or runtime.workers,
-        "wall_s": round(wall_s, 3),
-        **{f"run_{name}": value for name, value in done.rounded().items()},
-    }
-
-
-def _report(
-    planned: Extraction,
-    records: Mapping[str, list[dict[str, Any]]],
-    done: Progress,
-    wall_s: float,
-) -> Report:
-    mine = {name: records[path.name] for name, path in planned.stores.items()}
-    failed = ledger.lines(mine)
-    notes: Counter[str] = Counter()
-    short: dict[str, Sequence[float]] = {}
-    for record in (record for shards in mine.values() for record in shards):
-        notes.update(record["notes"])
-        short |= record["short"]
-    return Report(
-        stores=planned.stores,
-        bytes={name: sum(record["bytes"] for record in shards) for name, shards in mine.items()},
-        n_clips=planned.job.n_clips,
-        n_failed=len({line.clip_id for line in failed}),
-        n_fileless=ledger.fileless(failed),
-        reasons=ledger.reasons(failed),
-        short=short,
-        ledger=planned.dataset_dir / LEDGER,
-        done=done,
-        wall_s=wall_s,
-        **notes,
-    )
