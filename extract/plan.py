@@ -28,6 +28,7 @@ TASK_SHARDS = 16  # most shards of one dask task
 MOST_DECODERS = 8  # threads of one task
 ANY_DEVICE = "auto"  # each worker takes the GPU it has, or else its CPU
 LIMIT_S = 600.0  # of a task without any sign of life
+LONG = 8  # medians: how long a clip of unknown length may well be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,15 @@ def clip_frames(n_samples: np.ndarray, frames_of: Callable[[int], int]) -> np.nd
             middle = (first + last) // 2
             spans += [(first + 1, middle), (middle + 1, last - 1)]
     return frames[which]
+
+
+def with_room(frames: np.ndarray) -> np.ndarray:
+    """`frames`, int64 (clip,), with those of clips of unknown length as if they were long: as the
+    longest, but a header that promises too much shall not make each of them so."""
+    known = frames[frames > 0]
+    if not len(known):
+        return frames
+    return np.where(frames > 0, frames, min(known.max(), LONG * int(np.median(known))))
 
 
 def padding(track: Track, frames: np.ndarray) -> float:

@@ -232,13 +232,17 @@ def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _fitted(track: Track, frames: np.ndarray, dataset_dir: Place, clips_per_shard: int) -> Track:
     """The track in the layout, and with the frame capacity, of the store that it has already.
 
-    The capacity may be more than the clips need. A new store gets the layout that suits them.
+    The capacity may be more than the clips need. A new store gets the layout that suits them, and
+    has room for clips of unknown length, which may only be missing yet.
     """
     concat = plan.as_concat(track, frames, clips_per_shard)
     there = stores.stores(dataset_dir)
     known = [each for each in (track, concat) if dataset_dir / each.store_name in there]
     if not known:
-        return concat if plan.padding(track, frames) > schema.load().most_padding else track
+        room = plan.with_room(frames)
+        if plan.padding(track, room) > schema.load().most_padding:
+            return plan.as_concat(track, room, clips_per_shard)
+        return track
     path = dataset_dir / known[0].store_name
     sizes = Store.open(path).sizes
     for size, what in (("max_frames", "a clip"), ("shard_frames", "a shard")):

@@ -54,14 +54,49 @@ def test_ragged_clips_are_stored_without_padding(root, tmp_path, monkeypatch):
     }
 
 
-def test_a_clip_without_a_known_length_is_refused_where_there_is_no_room(root, tmp_path):
+def test_a_clip_without_a_known_length_has_room(root, tmp_path):
+    index = datasets.load("folder", root)
+    record(root / "5.wav", 11.5, 5)  # readable only after the scan
+    found = readers(root, tmp_path / "a", index)
+    assert {reader.attributes["layout"] for reader in found.values()} == {"concat"}
+    assert {tuple(reader.status) for reader in found.values()} == {(1,) * 9}
+
+
+def test_a_clip_that_became_longer_is_refused_where_there_is_no_room(root, tmp_path):
+    unreadable = (root / "5.wav").read_bytes()
+    record(root / "5.wav", 1, 5)
+    readers(root, tmp_path / "a")
+    (root / "5.wav").write_bytes(unreadable)
     index = datasets.load("folder", root)
     record(root / "5.wav", 11.5, 5)  # readable only after the scan
     found = readers(root, tmp_path / "a", index)
     assert {reader.attributes["layout"] for reader in found.values()} == {"concat"}
     assert found["audio"].status.tolist() == [1, 1, 1, 1, 1, 2, 1, 1, 1]
-    assert found["spectral"].status.tolist() == [1] * 9  # its last inner chunk has room left
     assert "its header promised" in (tmp_path / "a/set/ledger.csv").read_text()
+
+
+@pytest.mark.parametrize(("others_s", "layout"), [(2, "dense"), (0.5, "concat")])
+def test_files_that_come_after_the_first_run_are_taken(tmp_path, others_s, layout):
+    root = tmp_path / "set"
+    root.mkdir()
+    lines = ["path,label", *(f"{i}.wav,x" for i in range(9))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+
+    def extracted(place):
+        index = datasets.load("folder", root, csv=tmp_path / "labels.csv")
+        reader = readers(root, tmp_path / place, index)["audio"]
+        return reader.attributes["layout"], reader.path, reader.status.tolist()
+
+    record(root / "0.wav", 2, 0)
+    assert extracted("a")[0] == "dense"
+    for i in range(1, 4):
+        record(root / f"{i}.wav", others_s, i)
+    first = extracted("b")
+    for i in range(4, 9):
+        record(root / f"{i}.wav", others_s, i)
+    assert extracted("b") == ("dense", first[1], [1] * 9)
+    assert extracted("a")[2] == [1] * 9
+    assert extracted("c")[0] == layout
 
 
 def test_forecast_counts_no_padding(root, tmp_path):
