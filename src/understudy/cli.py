@@ -84,4 +84,4 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         leave(2)
     except SystemExit as end:  # click's own end
-        leave(int(end.code or 0))
+        leave(end.code)
