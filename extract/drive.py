@@ -131,6 +131,8 @@ class Drive:
         if isinstance(result, Outcome):
             self.done += result.done
             error = result.error
+            if result.stopped:  # by its worker's end alone: what it left is not committed
+                self._submit(work)
         if isinstance(error, DEADLY):
             self._search(work, error)
         elif isinstance(error, Exception):

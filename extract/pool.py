@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 STOP_S = 60.0  # patience with tasks that were asked to stop
 ENDED = {"closing", "closed", "failed"}  # states of a worker, or its keeper, that stay
+LEAVING = ENDED | {"closing_gracefully"}
 
 
 class WorkersDied(CacheError):
@@ -113,7 +114,7 @@ def stop_requested(name: str) -> Callable[[], bool]:
 
     def asked() -> bool:
         task = worker.state.tasks.get(key)
-        if task is None or task.state == "cancelled" or worker.status.name != "running":
+        if task is None or task.state == "cancelled" or worker.status.name in LEAVING:
             return True
         return bool(stop.is_set())
 

@@ -171,7 +171,9 @@ def _run(planned: Extraction, session: Session, say: Callable[[str], None]) -> R
         wall_s = time.monotonic() - began
         provenance = outcome.provenance(planned, session.runtime, done, wall_s)
         for item in planned.job.tracks:
-            item.writer.finalise(provenance, index_sha256=planned.index.digest)
+            writer = item.writer
+            if not writer.finalise(provenance, index_sha256=planned.index.digest):
+                raise CacheError(f"{writer.path}: shards are missing; the same command adds them")
         if done.shards:
             profile.add(planned.dataset_dir, provenance)
     return outcome.report(planned, records, done, wall_s)

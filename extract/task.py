@@ -33,10 +33,12 @@ class GpuLost(Exception):
 
 @dataclass
 class Outcome:
-    """What a task did, and the error that ended it early."""
+    """What a task did, and what ended it early."""
 
     done: Progress = field(default_factory=Progress)
     error: Exception | None = None
+    stopped: bool = False
+    """Its worker is being closed, or the run's end was asked for."""
 
 
 class Watch:
@@ -123,7 +125,7 @@ def run_task(
     ready_at = time.monotonic() + delay_s
     while time.monotonic() < ready_at:
         if asked():
-            return outcome
+            return Outcome(stopped=True)
         time.sleep(BEAT_S)
     watch.seen = time.monotonic()
     working = threading.Thread(target=work, name=topic, daemon=True)
@@ -143,7 +145,9 @@ def run_task(
         outcome.error = watch.error
     elif isinstance(watch.error, FATAL):
         outcome.error = GpuLost(str(watch.error))
-    elif watch.error is not None and not isinstance(watch.error, Stopped):
+    elif isinstance(watch.error, Stopped):
+        outcome.stopped = True
+    elif watch.error is not None:
         raise watch.error
     if isinstance(outcome.error, Hung | GpuLost) and this_process() != client:
         # What hangs cannot be stopped, and a GPU's context that is lost does not come back: the

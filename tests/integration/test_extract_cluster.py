@@ -18,12 +18,14 @@ from typing import Any
 import dask.config
 import pytest
 from click.testing import CliRunner
+from distributed import Status, Worker
 from tests import faulty
 
 from understudy import cache, datasets
+from understudy.cache.store import Store
 from understudy.errors import CacheError
 from understudy.extract import cluster as dask_cluster
-from understudy.extract import extract
+from understudy.extract import extract, load, plan, task, worker
 from understudy.extract.cli import command
 from understudy.extract.pool import Pool
 
@@ -197,6 +199,31 @@ def test_nobody_waits_for_workers_that_are_not_started_again():
         client.sync(made.workers[0].close)
         with pytest.raises(CacheError, match="all workers have ended"):
             list(pool.results())
+
+
+@pytest.mark.parametrize("status", ["paused", "closing_gracefully"])
+def test_what_a_worker_leaves_is_not_taken_for_done(
+    status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A cluster's workers pause while they lack memory, and are retired by those who scale it."""
+    seen: list[str] = []
+
+    def disturbed(clip: plan.Clip, *more: Any) -> load.Loaded:
+        if "3.wav" in clip.path and not seen:
+            seen.append(clip.path)
+            for each in list(Worker._instances):
+                each.loop.add_callback(setattr, each, "status", Status[status])
+                later = each.loop.call_later, 1.0, setattr, each, "status", Status.running
+                each.loop.add_callback(*later)
+            time.sleep(2 * task.BEAT_S)
+        return load.load(clip, *more)
+
+    monkeypatch.setattr(worker, "load", disturbed)
+    index = datasets.load("folder", faulty.folder(tmp_path / "in"))
+    extract(index, [], tmp_path / "cache", audio=True, clips_per_shard=1, progress=False)
+    (store,) = cache.stores(tmp_path / "cache" / "in")
+    assert seen
+    assert Store.open(store).attributes["complete"]
 
 
 def next_commit(cluster: Cluster, client: subprocess.Popen[str], place: Path) -> bool:
