@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from understudy.evaluate.plots import Line
 from understudy.evaluate.runs import Run
 
 MEANING = {
@@ -29,15 +28,15 @@ class Panel:
     """The curves of all runs of one dataset."""
 
     heading: str
-    quantities: list[tuple[str, list[Line]]]
-    """Name, as in MEANING, and a line per run that has it."""
+    quantities: list[tuple[str, dict[str, tuple[list[int], list[float]]]]]
+    """Name, as in MEANING, and the epochs and values of each run that has it, by its name."""
 
 
 def panels(runs: Sequence[Run]) -> list[Panel]:
     """One panel per dataset on which something was trained step by step."""
     result = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        lines: dict[str, list[Line]] = {name: [] for name in MEANING}
+        lines: dict[str, dict[str, tuple[list[int], list[float]]]] = {n: {} for n in MEANING}
         for run in (run for run in runs if run.dataset == dataset):
             epochs = run.lines("epoch")
             number = [line["epoch"] for line in epochs]
@@ -46,7 +45,7 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
                 values[name] = [line[part].get(loss, 0.0) for line in epochs]
             for name, y in values.items():
                 if any(y):  # a term the system does not have is 0 throughout
-                    lines[name].append(Line(run.preset, number, y))
+                    lines[name][run.name] = number, y
         quantities = [(name, drawn) for name, drawn in lines.items() if drawn]
         if quantities:
             result.append(Panel(dataset, quantities))

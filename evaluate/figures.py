@@ -61,7 +61,9 @@ COSTS = {
 }
 
 
-def against_cost(content: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]], Markup]]:
+def against_cost(
+    content: dict[str, Any], palette: marks.Palette
+) -> list[tuple[str, list[dict[str, Any]], Markup]]:
     """Dataset, rows and figure of scores against the cost, as it was measured first, of the model
     behind them: the student, and for teacher_lr the teacher."""
     if not content["complexity"]:
@@ -69,7 +71,8 @@ def against_cost(content: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]
     costs_of = {model["name"]: model for model in content["complexity"][0]["models"]}
     figures = []
     for table in content["scores"]:
-        rows = [(row, costs_of.get(row["student"] or row["teacher"])) for row in table["rows"]]
+        drawn = palette.labelled(table["rows"])
+        rows = [(row, costs_of.get(row["student"] or row["teacher"])) for row in drawn]
         panels = [
             (
                 title,
@@ -80,6 +83,7 @@ def against_cost(content: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]
                         model[key],
                         row["mean"],
                         row["interval"],
+                        row["opacity"],
                     )
                     for row, model in rows
                     if model and model[key] and row["mean"] is not None
@@ -89,20 +93,21 @@ def against_cost(content: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]
         ]
         shown = [panel for panel in panels if len({point.cost for point in panel[1]}) > 1]
         if shown:
-            drawn = plots.against_cost(shown, table["metric"])
-            figures.append((table["dataset"], marks.labelled(table["rows"]), drawn))
+            figure = plots.against_cost(shown, table["metric"])
+            figures.append((table["dataset"], drawn, figure))
     return figures
 
 
-def compression(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def compression(rows: Sequence[dict[str, Any]], palette: marks.Palette) -> dict[str, Any] | None:
     """What compressions keep, with its figure; None where none was looked at."""
     if not rows:
         return None
+    drawn = palette.labelled(rows)
 
     def lines(name: str, scaled: Callable[[list[float]], list[float]]) -> list[plots.Line]:
         return [
-            plots.Line(row["preset"], range(1, len(values) + 1), scaled(values))
-            for row in rows
+            plots.Line(row["preset"], range(1, len(values) + 1), scaled(values), row["opacity"])
+            for row in drawn
             for values in row[name]
         ]
 
@@ -116,5 +121,4 @@ def compression(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
             lines("variance_after", lambda v: list(accumulate(v))),
         ),
     ]
-    drawn = marks.labelled(rows)
     return {"rows": drawn, "figure": plots.curves(panels, "number")}

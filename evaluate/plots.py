@@ -21,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", SURFACE: "surface"}
@@ -56,6 +57,7 @@ class Line:
     system: str
     x: Sequence[float]
     y: Sequence[float]
+    opacity: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Point:
     cost: float
     value: float
     interval: Sequence[float] | None = None
+    opacity: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def against_cost(panels: Sequence[tuple[str, Sequence[Point]]], metric: str) -> 
                 if point.interval is not None:
                     axes.vlines(point.cost, *point.interval, color=INK, lw=1, zorder=3)
                 axes.plot(point.cost, point.value, "o", ms=8, color=colour(point.system),
-                          mec=SURFACE, zorder=4)  # fmt: skip
+                          alpha=point.opacity, mec=SURFACE, zorder=4)  # fmt: skip
             axes.set_xscale("log")
             names = {point.cost: point.label for point in points}
             axes.set_xticks(list(names), list(names.values()))
@@ -194,12 +197,14 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str) -> Markup
     with _figure(0.3 + 2.5 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (title, lines) in zip(grid, panels, strict=False):
-            style = {"lw": 1.3} if len(lines) <= LINES_AT_MOST else {"lw": 0.9, "alpha": 0.45}
+            width, fade = (1.3, 1.0) if len(lines) <= LINES_AT_MOST else (0.9, 0.45)
             for line in lines:
                 x, y = _thinned(line)
-                axes.plot(x, y, color=colour(line.system), solid_joinstyle="round", **style)
+                style = {"color": colour(line.system), "alpha": fade * line.opacity}
+                axes.plot(x, y, lw=width, solid_joinstyle="round", **style)
                 if len(x) == 1:
-                    axes.plot(x, y, "o", ms=3.5, color=colour(line.system))
+                    axes.plot(x, y, "o", ms=3.5, **style)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(title, loc="left")
             axes.set_xlabel(x_label)
             _plain_axes(axes, "y")

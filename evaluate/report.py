@@ -87,11 +87,13 @@ def render(
         "pretty": _pretty,
         "measured_on": costs.measured_on,
     }
-    scores = [_score(table, number) for number, table in enumerate(content["scores"])]
-    transfers = [_transfer(table, number) for number, table in enumerate(content["transfers"])]
+    palette = marks.Palette()
+    scores = [_score(table, k, palette) for k, table in enumerate(content["scores"])]
+    transfers = [_transfer(table, k, palette) for k, table in enumerate(content["transfers"])]
     for table in transfers:
         table["main"] = table is next(one for one in transfers if _pair(one) == _pair(table))
-    drawn = [_panel(panel) for panel in panels]
+    runs = [palette.coloured(run) for run in content["runs"]]
+    drawn = [_panel(panel, {run["run"]: run for run in runs}) for panel in panels]
     overview = _overview(scores, transfers)
     printed = figures.published(content["published"]) if content["published"] else None
     sections = [(table["id"], table["short"]) for table in printed["tables"]] if printed else []
@@ -116,15 +118,13 @@ def render(
         scores=scores,
         transfers=transfers,
         curves=drawn,
-        training=[
-            marks.coloured(run) | run["training"] for run in content["runs"] if run["training"]
-        ],
+        training=[run | run["training"] for run in runs if run["training"]],
         complexity=content["complexity"],
-        against_cost=figures.against_cost(content),
-        compression=figures.compression(content["compression"]),
+        against_cost=figures.against_cost(content, palette),
+        compression=figures.compression(content["compression"], palette),
         teachers=list(content["teachers"].values()),
         datasets=content["datasets"],
-        runs=[marks.coloured(run) for run in content["runs"]],
+        runs=runs,
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )
@@ -162,11 +162,15 @@ def _overview(
     }
 
 
-def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
+def _score(table: dict[str, Any], number: int, palette: marks.Palette) -> dict[str, Any]:
     clips = " or ".join(map(str, table["n_clips"]))
+    folds = {run["fold"] for row in table["rows"] for run in row["runs"]}
+    if len(folds) > 1:
+        clips = f"{len(folds)} folds of {clips}"
     chance = _mean(table["chance"].values())
     at_chance = "" if chance is None else f" ({chance:.3f} here)"
-    return _table(table) | {
+    drawn = _table(table, palette)
+    return drawn | {
         "id": f"score-{number}",
         "short": table["dataset"],
         "heading": f"Scores on {table['dataset']}",
@@ -174,7 +178,7 @@ def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
         f"split of {table['dataset']} ({clips} clips), windows of a clip averaged. ± is one "
         "standard deviation over runs; differences are between runs of equal fold and seed.",
         "figure": plots.comparison(
-            [_bar(row) for row in marks.labelled(table["rows"])],
+            [_bar(row) for row in drawn["rows"]],
             table["metric"],
             _baseline(table["rows"]),
         ),
@@ -185,10 +189,10 @@ def _score(table: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-def _transfer(table: dict[str, Any], number: int) -> dict[str, Any]:
+def _transfer(table: dict[str, Any], number: int, palette: marks.Palette) -> dict[str, Any]:
     chance = _mean(table["chance"].values())
     at_chance = "" if chance is None else f"; chance is {chance:.3f}"
-    return _table(table) | {
+    return _table(table, palette) | {
         "id": f"transfer-{number}",
         "short": f"{table['target']} ({table['map']})",
         "heading": f"Transfer to {table['target']}, map {table['map']}",
@@ -203,11 +207,11 @@ def _pair(table: dict[str, Any]) -> tuple[str, str]:
     return table["source"], table["target"]
 
 
-def _table(table: dict[str, Any]) -> dict[str, Any]:
+def _table(table: dict[str, Any], palette: marks.Palette) -> dict[str, Any]:
     """A comparison with what every table shows: colours, further metrics, per-class figure."""
     labels = list(table["chance"])
     chance = [table["chance"][label] for label in labels]
-    rows = marks.labelled(table["rows"])
+    rows = palette.labelled(table["rows"])
     series = [
         plots.Series(
             row["colour"],
@@ -221,7 +225,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     return table | {
         "rows": rows,
         "pairs": [
-            one | {name: marks.coloured(one[name]) for name in ("system", "minus")}
+            one | {name: palette.coloured(one[name]) for name in ("system", "minus")}
             for one in table["pairs"]
         ],
         "level": _level(table),
@@ -256,13 +260,23 @@ def _intervals(table: dict[str, Any]) -> str:
     )
 
 
-def _panel(panel: curves.Panel) -> dict[str, Any]:
-    presets = dict.fromkeys(line.system for _, lines in panel.quantities for line in lines)
-    rows = [{"system": name, "preset": name, "variant": "", "teacher": None} for name in presets]
+def _panel(panel: curves.Panel, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The curves of a panel in the colours of its `runs`, named by the run."""
+    drawn = dict.fromkeys(name for _, lines in panel.quantities for name in lines)
+    quantities = [
+        (
+            quantity,
+            [
+                plots.Line(runs[name]["preset"], x, y, runs[name]["opacity"])
+                for name, (x, y) in lines.items()
+            ],
+        )
+        for quantity, lines in panel.quantities
+    ]
     return {
         "heading": panel.heading,
-        "rows": [marks.coloured(row) for row in rows],
-        "figure": plots.curves(panel.quantities, "epoch"),
+        "rows": list({marks.identity(runs[name]): runs[name] for name in drawn}.values()),
+        "figure": plots.curves(quantities, "epoch"),
         "meanings": [(name, curves.MEANING[name]) for name, _ in panel.quantities],
     }
 

@@ -50,6 +50,34 @@ def test_a_page_of_all_systems_says_what_its_runs_say(tmp_path: Path) -> None:
     assert "Training curves: validation metric, validation loss" in page
 
 
+def test_training_curves_have_the_shades_of_the_tables_and_whole_epochs(tmp_path: Path) -> None:
+    lrs = (1e-3, 2e-3)
+    runs = [
+        make_run(tmp_path, "dc", name=f"dc-{lr}", epochs=2, settings={"optim": {"lr": lr}})
+        for lr in lrs
+    ]
+    page, _ = page_of(runs, tmp_path / "out")
+    training = page[page.index('id="training"') : page.index('id="provenance"')]
+    shades = dict(
+        re.findall(r"opacity: ([\d.]+).></span><code>dc</code> <span[^>]*>lr ([^<]+)<", page)
+    )
+    assert shades == {"1.0": "0.001", "0.6": "0.002"}
+    legend = re.findall(r"opacity: ([\d.]+)\"></span><code>dc", training.partition("<svg")[0])
+    assert legend == ["1.0", "0.6"]
+    drawn = training[training.index("<svg") : training.index("</svg>")]
+    assert "0.6" in re.findall(r"stroke-opacity: ([\d.]+)", drawn)
+    assert {">1</text>", ">2</text>"} <= set(re.findall(r">[\d.]+</text>", drawn))
+    assert ">1.2</text>" not in drawn
+    assert ">1.5</text>" not in drawn
+
+
+def test_a_score_over_folds_says_how_many_clips_each_has(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, "dc", fold=fold) for fold in (1, 2)]
+    page, _ = page_of(runs, tmp_path / "out")
+    assert "split of openmic (2 folds of 120 clips)" in page
+    assert "split of openmic (120 clips)" in page_of(runs[:1], tmp_path / "one")[0]
+
+
 def test_the_page_stands_alone_and_follows_the_readers_colours(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, name, epochs=400, target="toy-field") for name in SYSTEMS[1:4]]
     page, _ = page_of(runs, tmp_path / "out")
