@@ -93,7 +93,10 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return int(value)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
-    raise ConfigError(f"{where}: wanted {getattr(hint, '__name__', hint)}, found {value!r}")
+    text = (
+        f'; in quotes it is one: "{value}"' if hint is str and type(value) in (int, float) else ""
+    )
+    raise ConfigError(f"{where}: wanted {getattr(hint, '__name__', hint)}, found {value!r}{text}")
 
 
 def read_yaml(path: Path, wanted: str) -> dict[str, Any]:
@@ -127,11 +130,11 @@ def overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set wants key=value, found '{text}'")
+            raise ConfigError(f"wanted KEY=VALUE, found '{text}'")
         try:
             values[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is no YAML ({error})") from None
+            raise ConfigError(f"{text}: the value is no YAML ({error})") from None
     return nested(values)
 
 

@@ -204,7 +204,8 @@ def test_a_store_of_unreadable_metadata_hides_no_other(path, content):
     assert "remove the store's own zarr.json and extract again" in found.output
     repaired = CliRunner().invoke(group, ["verify", "--repair", str(path.parent)])
     assert repaired.exit_code == 1
-    assert "marked as not written yet: shard 1" in repaired.output
+    assert "marked as not written yet: shard 1. To write it again:" in repaired.output
+    assert f"`extract folder --option name={path.parent.name}`" in repaired.output
     listed = CliRunner().invoke(group, ["list", str(path.parent)])
     assert listed.exit_code == 0
     assert any("another" in line and "unreadable" in line for line in listed.output.splitlines())

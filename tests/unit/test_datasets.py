@@ -157,6 +157,17 @@ def test_show_says_that_there_are_no_labels(tree):
     assert "classes_from=folders" in result.output
 
 
+def test_show_without_a_root_says_what_is_known_of_a_published_dataset():
+    shown = run("show", "esc50").output
+    release = datasets.release("esc50")
+    assert release is not None
+    assert all(text in shown for text in (release.homepage, release.licence, release.citation))
+    assert "about 0.7 GB: understudy data fetch esc50" in shown
+    for arguments in (["folder"], ["toy-studio"], ["esc50", "--option", "a=1"]):
+        result = run("show", *arguments)
+        assert (result.exit_code, "Missing option '--root'" in result.output) == (2, True)
+
+
 def test_make_makes_toys_only(tmp_path):
     result = run("make", "esc50", "--root", tmp_path)
     assert isinstance(result.exception, ConfigError)

@@ -195,10 +195,16 @@ def test_csv_must_be_there_and_utf8(tree):
         ({"csv": "l.csv", "classes_from": "folders"}, "of csv and classes_from"),
         ({"label": "x"}, "label is about a CSV; give --option csv=FILE"),
         ({"classes_from": "folder"}, "did you mean 'folders'"),
+        ({"classes": ["x"]}, "give csv or classes_from, too"),
+        ({"csv": "l.csv", "label": "label", "zero": "absent"}, "those of column label"),
+        ({"csv": "l.csv", "labels": "labels", "zero": "absent"}, "those of column labels"),
+        ({"csv": "s.csv", "seed": 3}, r"seed is about a split .*s\.csv has a column split"),
+        ({"csv": "s.csv", "fractions": [0.8, 0.1, 0.1]}, "fractions is about a split"),
     ],
 )
 def test_impossible_options_are_refused(tree, options, message):
     write_csv(tree / "l.csv", "path,label,labels\n4.mp3,a,b\n")
+    write_csv(tree / "s.csv", "path,label,split\n4.mp3,a,test\n")
     with pytest.raises(ConfigError, match=message):
         datasets.load("folder", tree, **options)
 

@@ -67,6 +67,7 @@ def test_parts_share_the_top_level_and_equal_cells(tmp_path):
         ("datasets: [a]\nstudents: [{name: sc-cnn, widht: 3}]\n", "did you mean 'width'"),
         ("datasets: [a]\ngrid: {optim.lr: 3}\n", r"optim\.lr: wanted a list of values, found 3"),
         ("datasets: [a]\ngrid: {optim.lrr: [3]}\nsystems: [baseline]\n", "unknown key 'lrr'"),
+        ("datasets: [a]\ncahce: b\n", "unknown key 'cahce'; did you mean 'cache'"),
         ("datasets: [a]\nparts: 3\n", "parts: wanted a list of mappings, found 3"),
     ],
 )

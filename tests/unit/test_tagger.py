@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def test_a_run_and_its_export_say_the_same(place: Path):
     assert results == json.loads(two.stdout)
     assert [Path(r["path"]).name for r in results] == ["a.flac", "b.wav", "c.WAV"]
     assert all(sum(r["labels"].values()) == pytest.approx(1, abs=1e-5) for r in results)
-    assert "3 files, " in one.stderr
+    assert re.search(r"3 files, [\d.]+ s of audio in \d+\.\d\d s: ", one.stderr)
     assert "audio-hours per hour" in one.stderr
 
 
@@ -228,8 +229,10 @@ def test_table(place: Path):
 
 def test_nothing_to_predict_with_or_for(place: Path, tmp_path: Path):
     cases: list[tuple[Path, Any, type[Exception], str]] = [
-        (tmp_path, "torch", WeightsError, "not an exported student"),
-        (place / "run", "onnx", ConfigError, "a run; `understudy export` it"),
+        (tmp_path, "torch", WeightsError, "not an exported student: it has no config.json"),
+        (tmp_path / "no", "torch", WeightsError, "not an exported student: no such folder"),
+        (place / "run", "onnx", ConfigError, "understudy export .*run FOLDER --to onnx$"),
+        (place / "run", "int8", ConfigError, "FOLDER --to onnx --int8$"),
         (place / "student", "onnx", WeightsError, r"wanted model\.onnx, found model\.safetensors"),
         (place / "student", "tensorrt", ConfigError, "unknown engine"),
     ]

@@ -61,7 +61,7 @@ def list_(cache: Place) -> None:
 
 def _row(path: Place) -> tuple[str, ...]:
     stem, _, digits = path.stem.rpartition("-")
-    size = _megabytes(upkeep.folder_bytes(path))
+    size = _size(upkeep.folder_bytes(path))
     try:
         reader = CacheReader(path)
         status, contract = reader.status, schema.load()
@@ -73,12 +73,16 @@ def _row(path: Place) -> tuple[str, ...]:
         *(path.parent.name, reader.name, digits),
         *(str(count) for count in (ok, len(status) - ok - missing, missing)),
         size,
-        f"no, {left} shards to go" if left else _yes(reader.attributes),
+        f"no, {_shards(left)} to go" if left else _yes(reader.attributes),
     )
 
 
-def _megabytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:.1f} MB"
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'s' * (count != 1)}"
 
 
 @group.command(short_help="Print what a store holds.")
@@ -121,10 +125,15 @@ def verify_command(path: Place, repair: bool) -> None:
         click.echo(f"{store}: {_verdict(store, problems)}")
         if marked:
             numbers = ", ".join(map(str, marked))
-            click.echo(f"marked as not written yet: shard {numbers}. To write it again:")
+            one = len(marked) == 1
+            click.echo(
+                f"marked as not written yet: {'shard' if one else 'shards'} {numbers}. "
+                f"To write {'it' if one else 'them'} again:"
+            )
             click.echo(f"  {upkeep.extract_command(store)}")
-            click.echo("with the recordings' folder and the options of the first extraction")
-            click.echo("(for a folder of your own: `extract folder`, and --option name=NAME).")
+            click.echo("with the recordings' folder and the options of the first extraction (for")
+            name = store.parent.absolute().name
+            click.echo(f"a folder of your own: `extract folder --option name={name}`, and so on).")
     if not repair and any(problem.shard is not None for problem in found):
         click.echo(f"To mark damaged shards: understudy cache verify --repair {path}")
     if any(problem.what == "orphan" for problem in found):
@@ -188,13 +197,13 @@ def prune(path: Place, yes: bool) -> None:
             if (path / METADATA).is_file():
                 found = [i for i in found if path in (i.path, *i.path.parents)]
             for item in found:
-                click.echo(f"{_megabytes(item.bytes):>12}  {item.path}: {item.why}")
+                click.echo(f"{_size(item.bytes):>12}  {item.path}: {item.why}")
             loose = [item for item in found if not item.is_store]
             for batch in [loose, *([item] for item in found if item.is_store)]:
                 if not batch:
                     continue
                 nothing = False
-                size = _megabytes(sum(item.bytes for item in batch))
+                size = _size(sum(item.bytes for item in batch))
                 what = f"store {batch[0].path.name}" if batch != loose else f"{len(loose)} files"
                 if yes or click.confirm(f"Remove {what} ({size}) of {folder}?"):
                     upkeep.remove(batch)
@@ -244,19 +253,19 @@ def _copied(path: Place) -> str:
     left = len(pending(store))
     if left:
         return f"{store.n_shards - left} of {store.n_shards} shards copied, the others are missing"
-    return f"copied ({store.n_shards} shards)"
+    return f"copied ({_shards(store.n_shards)})"
 
 
 def _verdict(path: Place, problems: Sequence[Problem]) -> str:
     if problems:
         shards = len({problem.shard for problem in problems} - {None})
-        among = f" in {shards} shard{'s' * (shards > 1)}" if shards else ""
+        among = f" in {_shards(shards)}" if shards else ""
         return f"{len(problems)} problem{'s' * (len(problems) > 1)}{among}"
     store = CacheReader(path).store
     left = pending(store)
     if left or not store.attributes["complete"]:
         return f"sound so far; {len(left)} of {store.n_shards} shards not written yet"
-    return f"sound ({store.n_shards} shards, {store.sizes['n_clips']} clips)"
+    return f"sound ({_shards(store.n_shards)}, {store.sizes['n_clips']} clips)"
 
 
 def summary(path: Place) -> str:
@@ -274,7 +283,7 @@ def summary(path: Place) -> str:
         ("status", ", ".join(statuses), ""),
         ("longest clip", f"{reader.max_frames}", store.kind.arrays["n_frames"].unit),
         ("shards", f"{store.n_shards}, of {store.sizes['clips_per_shard']} clips each", ""),
-        ("size", _megabytes(upkeep.folder_bytes(path)), ""),
+        ("size", _size(upkeep.folder_bytes(path)), ""),
         ("complete", f"no, {len(left)} shards to go" if left else _yes(store.attributes), ""),
     ]
     named = [

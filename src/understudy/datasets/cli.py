@@ -50,7 +50,7 @@ _OPTIONS = click.option(
 )
 
 
-@group.command("fetch")
+@group.command("fetch", short_help="Bring a published dataset to a folder.")
 @click.argument("name")
 @_ROOT
 @click.option("--from", "local", type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -83,7 +83,7 @@ def fetch_command(
         click.echo(f"complete  {root}; next: understudy data verify {name} --root {root}")
 
 
-@group.command("verify")
+@group.command("verify", short_help="Find missing, corrupt and short files.")
 @click.argument("name")
 @_ROOT
 @_CSV
@@ -118,13 +118,25 @@ def verify_command(
     sys.exit(int(len(problems) > n_known or wanted != len(index)))
 
 
-@group.command("show")
+@group.command("show", short_help="Splits, folds, labels, hours, rates, unreadable files.")
 @click.argument("name")
-@_ROOT
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the data. Without it, "
+              "what is known of a published dataset.")  # fmt: skip
 @_CSV
 @_OPTIONS
-def show_command(name: str, root: Path, csv: str | None, assignments: tuple[str, ...]) -> None:
-    """Splits, folds, labels, hours, sample rates and unreadable files of dataset NAME."""
+def show_command(
+    name: str, root: Path | None, csv: str | None, assignments: tuple[str, ...]
+) -> None:
+    """Splits, folds, labels, hours, sample rates and unreadable files of dataset NAME.
+
+    Without --root: licence, citation, size and homepage of a published one.
+    """
+    if root is None:
+        if datasets.release(name) is None or csv or assignments:
+            raise click.UsageError("Missing option '--root'.")
+        for line in _facts(name, _release(name)):
+            click.echo(line)
+        return
     index = datasets.load(name, root, **_options(csv, assignments))
     found = headers(index.root, list(index.clips["path"]))
     for line in (*_summary(index), *_files(index, found)):
@@ -157,6 +169,17 @@ def _release(name: str) -> Release:
         known = [each for each in datasets.names() if datasets.release(each)]
         raise ConfigError(f"dataset '{name}' is not published; those are {', '.join(known)}")
     return release
+
+
+def _facts(name: str, release: Release) -> list[str]:
+    size = sum(file.about_bytes for source in release.sources for file in source.files)
+    return [
+        f"dataset   {name}: {datasets.title(name)}",
+        f"homepage  {release.homepage}",
+        f"licence   {release.licence}",
+        f"cite      {release.citation}",
+        f"download  about {size / 1e9:.1f} GB: understudy data fetch {name} --root FOLDER",
+    ]
 
 
 def _summary(index: ClipIndex) -> list[str]:

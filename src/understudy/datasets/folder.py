@@ -90,6 +90,7 @@ def load_folder(root: Path, **options: Any) -> ClipIndex:
         inner = root / settings.csv
         table = read_table(inner if inner.is_file() else settings.csv, ["path"])
         columns = _columns(table, root, settings)
+        _check_drawn(table, columns, options)
         labels, names = _labels(table, settings)
         origin = str(table.path)
     if "split" not in columns and "fold" not in columns:
@@ -131,6 +132,21 @@ def _check_without_csv(settings: Options) -> None:
     for option in ("label", "labels", "label_columns", "group", "zero"):
         if getattr(settings, option) is not None:
             raise ConfigError(f"dataset 'folder': {option} is about a CSV; give --option csv=FILE")
+    if settings.classes is not None and settings.classes_from is None:
+        raise ConfigError(
+            "dataset 'folder': classes are names of labels; give csv or classes_from, too"
+        )
+
+
+def _check_drawn(table: Table, columns: dict[str, Any], options: dict[str, Any]) -> None:
+    """ConfigError for an option of a split that is drawn, where the CSV brings its own."""
+    own = [name for name in ("split", "fold") if name in columns]
+    given = [option for option in ("fractions", "seed") if option in options]
+    if own and given:
+        raise ConfigError(
+            f"dataset 'folder': {given[0]} is about a split that is drawn; {table.path} has a "
+            f"column {own[0]}"
+        )
 
 
 def _columns(table: Table, root: Path, settings: Options) -> dict[str, Any]:
@@ -168,6 +184,12 @@ def _labels(table: Table, settings: Options) -> tuple[np.ndarray, tuple[str, ...
         labels = "labels" if "labels" in table.columns else None
         if label and labels:
             raise ConfigError(f"{table.path} has columns label and labels: say which is meant")
+    column = label or labels
+    if column is not None and settings.zero is not None:
+        raise ConfigError(
+            "dataset 'folder': zero is about columns of -1, 0, 1; the labels here are those of "
+            f"column {column}"
+        )
     if label is not None:
         return _single(table, str(label), settings.classes)
     if labels is not None:

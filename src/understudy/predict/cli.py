@@ -77,7 +77,8 @@ def _summary(n_files: int, n_failed: int, audio_s: float, spent_s: float) -> str
         return f"{files} labelled"
     speed = f"{audio_s / spent_s:.0f}"
     hours = "audio-hour" if speed == "1" else "audio-hours"
-    return f"{files}, {audio_s / 3600:.3g} h of audio in {spent_s:.1f} s: {speed} {hours} per hour"
+    audio = f"{audio_s:.1f} s" if audio_s < 3600 else f"{audio_s / 3600:.3g} h"
+    return f"{files}, {audio} of audio in {spent_s:.2f} s: {speed} {hours} per hour"
 
 
 def _files(inputs: tuple[str, ...]) -> Iterator[str]:

@@ -102,7 +102,10 @@ class Tagger:
     @classmethod
     def _of_onnx(cls, folder: Path, name: str) -> "Tagger":
         if _is_run(folder):
-            raise ConfigError(f"{folder}: a run; `understudy export` it for an engine but torch")
+            raise ConfigError(
+                f"{folder}: a run, wanted an ONNX export of it: "
+                f"understudy export {folder} FOLDER --to onnx{' --int8' * ('int8' in name)}"
+            )
         facts = exported.read(folder)
         if name not in facts.files:
             held = ", ".join(facts.files)

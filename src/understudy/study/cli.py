@@ -8,6 +8,23 @@ import click
 
 from understudy.errors import stoppable
 
+EPILOG = """
+\b
+FILE is a grid, datasets x folds x seeds x students x teachers x systems:
+  cache: cache
+  datasets: [{name: esc10, folds: [1, 2]}]
+  students: [{name: sc-cnn, width: 16}]
+  teachers: [mn04]
+  systems: [teacher_lr, baseline, dc_linear]
+  seeds: [1, 2]
+  settings:
+    optim: {lr: 3e-3, max_epochs: 40}
+
+Besides, if you like: grid, from settings such as distill.distance_weight to lists of their values;
+parts, a list of such grids, laid over the top level one by one; of a dataset its root, and
+transfer, a list of datasets to score its runs on, too. Settings are those of `understudy train --show-settings`; a
+dataset without folds has its own split. More such files lie in studies/.
+"""
 _PATH = click.Path(path_type=Path)
 
 
@@ -22,7 +39,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(name="study")
+@click.command(name="study", epilog=EPILOG)
 @click.argument("file", type=_PATH)
 @click.option("--out", type=_PATH, help="Folder of runs, table and report [default: runs/NAME].")
 @click.option("--cache", type=_PATH, help="Cache that `understudy extract` made; instead of the "

@@ -6,7 +6,7 @@ does not change is one cell: the baseline has no teacher, teacher_lr neither stu
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,10 @@ def read_study(path: Path, cache: Path | None = None) -> Study:
         ConfigError: An unknown key, name or value; the nearest is named.
     """
     content = config.read_yaml(path, "a mapping with datasets, systems and teachers")
+    known = ["cache", "parts", *(axis.name for axis in fields(Part))]
+    for key in content:
+        if key not in known:
+            raise ConfigError(f"{path}: {unknown('key', str(key), known)}")
     parts = content.pop("parts", None) or [{}]
     found = content.pop("cache", None)
     chosen = cache if cache is not None else found
