@@ -22,8 +22,8 @@ FILE is a grid, datasets x folds x seeds x students x teachers x systems:
 
 Besides, if you like: grid, from settings such as distill.distance_weight to lists of their values;
 parts, a list of such grids, laid over the top level one by one; of a dataset its root, and
-transfer, a list of datasets to score its runs on, too. Settings are those of `understudy train --show-settings`; a
-dataset without folds has its own split. More such files lie in studies/.
+transfer, a list of datasets to score its runs on, too. Settings are those of `understudy train
+--show-settings`; a dataset without folds has its own split. More such files lie in studies/.
 """
 _PATH = click.Path(path_type=Path)
 
