@@ -108,6 +108,17 @@ def test_unusable_clip_is_named(clips):
         predict.audio_source(index, cache_dir).clip(2)
 
 
+def test_audio_that_is_nowhere_is_missed_before_any_is_read(clips, tmp_path):
+    index, cache_dir = clips
+    object.__setattr__(index, "root", tmp_path)
+    predict.audio_source(index, cache_dir)  # needs no files
+    message = rf"none of its 6 files in {tmp_path} .*clip000.*--root.*--audio"
+    with pytest.raises(DataError, match=f"^no cache of tiny, and {message}"):
+        predict.audio_source(index, None)
+    with pytest.raises(DataError, match=f"elsewhere: no audio track of tiny, and {message}"):
+        predict.audio_source(index, tmp_path / "elsewhere")
+
+
 def test_track_of_other_clips_is_refused(clips):
     index, cache_dir = clips
     with pytest.raises(CacheError, match=r"2 clips are not those of index tiny.*clip001"):

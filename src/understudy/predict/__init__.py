@@ -204,8 +204,16 @@ def audio_source(
 
     Raises:
         CacheError: Several audio tracks and no `store`, or one of other clips.
+        DataError: Neither an audio track nor any of the files.
     """
     if store is None and (cache_dir is None or not has_track(cache_dir, index.name, "audio")):
+        if not any((index.root / path).exists() for path in index.clips["path"]):
+            held = "no cache" if cache_dir is None else f"{cache_dir}: no audio track"
+            raise DataError(
+                f"{held} of {index.name}, and none of its {len(index)} files in {index.root} (for "
+                f"example {index.clips['path'].iloc[0]}); wanted one of the two: their folder with "
+                "--root, or the track with `understudy extract ... --audio`"
+            )
         return DecodedAudio(index)
     chosen = None if store is None else str(store)
     source = CachedAudio(cache.find(cache_dir or ".", index.name, "audio", chosen))
