@@ -41,7 +41,7 @@ def score(run: Path, split: str, cache: Path | None, root: Path | None, device: 
     click.echo(f"written: {path}")
 
 
-@group.command()
+@group.command(short_help="Score RUN on another DATASET, as it is.")
 @click.argument("run", type=_PATH)
 @click.argument("dataset")
 @_CACHE
@@ -84,7 +84,7 @@ def transfer(
     click.echo(f"written: {path}")
 
 
-@group.command("teacher-lr")
+@group.command("teacher-lr", short_help="Fit and score regression on a teacher's clip means.")
 @click.argument("dataset")
 @click.option("--teacher", required=True, help="Teacher whose embeddings are in the cache.")
 @click.option("--cache", type=_PATH, required=True, help="Cache that `understudy extract` made.")
@@ -126,7 +126,7 @@ def teacher_lr(
     click.echo(f"written: {path}")
 
 
-@group.command()
+@group.command(short_help="Count and time students and teachers.")
 @click.argument("runs", nargs=-1, type=_PATH, metavar="[RUN...]")
 @click.option("--teacher", "teachers", multiple=True, metavar="NAME[=WEIGHTS]",
               help="Teacher to measure beside the students; random weights unless a file is "
@@ -185,7 +185,7 @@ def complexity(
         click.echo(f"written: {path}")
 
 
-@group.command()
+@group.command(short_help="Say what the compressions of RUNs keep.")
 @click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
 @_CACHE
 def compression(runs: tuple[Path, ...], cache: Path | None) -> None:
@@ -204,7 +204,7 @@ def compression(runs: tuple[Path, ...], cache: Path | None) -> None:
         click.echo(f"written: {path}")
 
 
-@group.command()
+@group.command(short_help="Write one page about any number of runs.")
 @click.argument("runs", nargs=-1, required=True, type=_PATH, metavar="RUN...")
 @click.option("--out", type=_PATH, required=True, help="Folder for index.html and report.json.")
 @click.option("--title", help="Heading of the page.")

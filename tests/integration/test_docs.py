@@ -128,16 +128,19 @@ def _command(words: Sequence[str], where: str, not_run: str | None) -> None:
 
 
 def _parse(words: Sequence[str], where: str, text: str) -> None:
-    """Fails for a command or an option that does not exist."""
+    """Fails for a command or an option that does not exist, and for one that is wanted."""
     command: click.Command | None = cli
     words = list(words)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         with click.Context(command) as context:
             command = command.get_command(context, words.pop(0))
         assert command is not None, f"{where}: no such command: {text}"
-    known = {option for parameter in command.params for option in parameter.opts}
-    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-    assert given <= known | {"--help", "-h", "--version"}, f"{where}: {given - known}: {text}"
+    try:
+        shown = contextlib.redirect_stdout(io.StringIO())
+        with contextlib.suppress(click.exceptions.Exit), shown:  # --help
+            command.make_context(None, words)
+    except click.UsageError as error:
+        raise AssertionError(f"{where}: {error.format_message()}: {text}") from None
 
 
 def _small(words: Sequence[str]) -> list[str]:

@@ -140,7 +140,7 @@ def _config(folder: Path) -> Exported:
         if not isinstance(content, dict):
             raise ValueError(f"a JSON object was wanted, found {type(content).__name__}")
     except (FileNotFoundError, NotADirectoryError):
-        lacks = f"it has no {CONFIG}" if folder.is_dir() else "no such folder"
+        lacks = f"it has no {CONFIG}" if folder.exists() else "no such folder"
         raise WeightsError(
             f"{folder}: not an exported student: {lacks} (wanted a folder that "
             "`understudy export` made)"

@@ -95,7 +95,7 @@ def fetch(names: tuple[str, ...], mirror: str | None, accept_licence: bool) -> N
         click.echo(f"{card.name}: {path} ({path.stat().st_size:,} bytes, {card.licence_weights})")
 
 
-@group.command()
+@group.command(short_help="Test a weights file of a teacher.")
 @click.argument("name")
 @click.option(
     "--weights", metavar="PATH", help="A file; by default the published one, fetched if need be."
@@ -128,7 +128,7 @@ def check(name: str, weights: str | None, device: str) -> None:
     )
 
 
-@group.command()
+@group.command(short_help="Put published weights into one file, to carry elsewhere.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle to write.")
 def pack(names: tuple[str, ...], out: Path) -> None:
