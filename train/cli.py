@@ -1,5 +1,6 @@
 """`understudy train`."""
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from understudy import config, datasets, students
 from understudy.errors import ConfigError, stoppable
 from understudy.index import ClipIndex
 from understudy.train import runlog
-from understudy.train.config import STUDENT, SYSTEM, read_recipe, resolve
+from understudy.train.config import STUDENT, SYSTEM, TrainSettings, read_recipe, resolve
 from understudy.train.settings import SYSTEMS
 
 _PATH = click.Path(path_type=Path)
@@ -34,7 +35,7 @@ _PATH = click.Path(path_type=Path)
               help="A setting, such as optim.max_epochs=20 or student.width=64; --show-settings "
               "lists all.")  # fmt: skip
 @click.option("--show-settings", is_flag=True,
-              help="Show all settings, as a recipe file, and end.")  # fmt: skip
+              help="Show all settings and what they mean, as a recipe file, and end.")  # fmt: skip
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE",
               help="Option of the dataset, with --root.")  # fmt: skip
 def command(
@@ -65,7 +66,7 @@ def command(
         resolve(settings, student=student, system=system)  # raises where it is not the recipe
         raise ConfigError(f"{recipe}: {error}") from None
     if show_settings:
-        click.echo(yaml.safe_dump(shown.shown(), sort_keys=False), nl=False)
+        click.echo(_explained(shown))
         return
     if dataset is None or run_dir is None:
         missing = "argument 'DATASET'" if dataset is None else "option '--run-dir'"
@@ -86,6 +87,19 @@ def command(
             recipe=given,
         )
     click.echo(summary(run_dir))
+
+
+def _explained(settings: TrainSettings) -> str:
+    """All settings as a recipe file, each below what it means."""
+    own = config.documented(students.kind(str(settings.student["name"])).settings_class)
+    texts = config.documented(TrainSettings) | {f"student.{k}": text for k, text in own.items()}
+    lines, section = [], ""
+    for line in yaml.safe_dump(settings.shown(), sort_keys=False).splitlines():
+        indent, key = line[: -len(line.lstrip())], line.strip().partition(":")[0]
+        section = section if indent else f"{key}."
+        text = {"": texts.get(key), "  ": texts.get(section + key)}.get(indent) or ""
+        lines += [f"{indent}# {part}" for part in textwrap.wrap(text, 96)] + [line]
+    return "\n".join(lines)
 
 
 def _index(dataset: str, root: Path | None, cache: Path | None, options: dict) -> ClipIndex:

@@ -3,10 +3,14 @@
 Precedence, lowest first: dataclass default, recipe YAML, `--set a.b=c`, named option.
 """
 
+import ast
 import dataclasses
 import hashlib
+import inspect
+import itertools
 import json
 import math
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -97,6 +101,26 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         f'; in quotes it is one: "{value}"' if hint is str and type(value) in (int, float) else ""
     )
     raise ConfigError(f"{where}: wanted {getattr(hint, '__name__', hint)}, found {value!r}{text}")
+
+
+def documented(cls: type) -> dict[str, str]:
+    """What is written below the fields of dataclass `cls`, and the values of a Literal; those of a
+    nested dataclass as "field.inner"."""
+    texts: dict[str, str] = {}
+    for part in reversed(cls.__mro__[:-1]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        for above, below in itertools.pairwise(getattr(tree, "body", ())):
+            match above, below:
+                case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    texts[name] = " ".join(text.split())
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            inner = documented(hint)  # type: ignore[arg-type]
+            texts |= {f"{name}.{key}": text for key, text in inner.items()}
+        elif get_origin(hint) is Literal:
+            values = f"One of {', '.join(map(str, get_args(hint)))}."
+            texts[name] = " ".join(filter(None, [texts.get(name), values]))
+    return texts
 
 
 def read_yaml(path: Path, wanted: str) -> dict[str, Any]:

@@ -337,6 +337,10 @@ def test_shown_settings_are_a_recipe_of_the_same_run(tmp_path):
     assert shown["student"] == {"name": "hcnn", "width": 128, "tap": "post", "dropout": 0.5}
     assert (shown["optim"]["lr"], shown["optim"]["batch"]) == (1e-5, 16)
     assert shown["data"]["crop_samples"] == 80_000
+    lines = result.stdout.splitlines()
+    for line in ("width: 128", "lr: 1.0e-05", "distance: dc", "precision: float32", "gain_db: 0.0"):
+        assert lines[lines.index(f"  {line}") - 1].startswith("  # "), line
+    assert max(map(len, lines)) <= 100
     (tmp_path / "recipe.yaml").write_text(result.stdout)
     again = CliRunner().invoke(
         command, ["--recipe", str(tmp_path / "recipe.yaml"), "--show-settings"]

@@ -28,6 +28,26 @@ class Recipe:
     out: Path | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: float = 1.0
+    """In metres."""
+    kind: Literal["a", "b"] = "a"
+    """Of
+    what."""
+    bare: int = 0
+
+    def __post_init__(self) -> None:
+        """No field's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(Inner):
+    size: float = 3.3
+    """In feet, and longer."""
+    inner: Inner = field(default_factory=Inner)
+
+
 def test_nested_values_are_coerced_and_round_trip() -> None:
     recipe = config.from_mapping(
         Recipe, {"name": "a", "optim": {"lr": "3e-3", "steps": 5.0, "clip": None}, "widths": [4]}
@@ -53,6 +73,16 @@ def test_nested_values_are_coerced_and_round_trip() -> None:
 def test_what_is_wrong_is_named(mapping: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.from_mapping(Recipe, mapping)
+
+
+def test_what_is_written_below_fields_is_found() -> None:
+    assert config.documented(Inner) == {"size": "In metres.", "kind": "Of what. One of a, b."}
+    assert config.documented(Outer) == {
+        "size": "In feet, and longer.",
+        "kind": "Of what. One of a, b.",
+        "inner.size": "In metres.",
+        "inner.kind": "Of what. One of a, b.",
+    }
 
 
 def test_overrides_nest_and_read_yaml() -> None:
