@@ -112,7 +112,7 @@ def render(
             *([printed["caution"]] if printed and printed["caution"] else []),
             *content["warnings"],
         ],
-        sections=[*sections, ("provenance", "Provenance")],
+        sections=[*sections, *[("provenance", "Provenance")] * bool(runs)],
         published=printed,
         overview=overview,
         scores=scores,
@@ -132,7 +132,7 @@ def render(
 
 def _lead(content: dict[str, Any]) -> str:
     runs = content["runs"]
-    counts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"]
+    counts = [f"{len(runs)} run{'s' * (len(runs) != 1)}"] * bool(runs)
     for noun in ("system", "student", "teacher"):
         names = sorted({run[noun] for run in runs if run[noun]})
         if names and noun == "system":
