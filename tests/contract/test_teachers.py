@@ -175,6 +175,8 @@ def test_timing_of_one_call(teacher):
 
 def test_a_timing_of_one_call_that_cannot_be_is_refused(teacher):
     audio = noise(teacher, 1.0, batch=1)
+    with pytest.raises(ConfigError, match=f"window for teacher {teacher.card.name} .* found -1 s"):
+        teacher.embed(audio, window_s=-1.0)
     with pytest.raises(ConfigError, match="found 'song'"):
         teacher.embed(audio, window_s="song")
     with pytest.raises(ConfigError, match="hop"):

@@ -52,7 +52,7 @@ def test_unknown_choice_lists_what_is_there(tmp_path):
 def test_no_store_says_what_is_there_and_how_to_make_one(tmp_path):
     with pytest.raises(
         CacheError,
-        match=r"There: nothing.*understudy extract set .*--teacher NAME.*folder --option name=set",
+        match=r"There: nothing.*understudy extract set .*--teacher mn04.*folder --option name=set",
     ):
         cache.find(tmp_path, "set", "mn04")
     path, _ = stores.make(tmp_path / "set", stores.track())

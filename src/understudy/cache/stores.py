@@ -80,9 +80,9 @@ def find(cache_dir: Place | str, dataset: str, track: str, store: str | None = N
     stem = file_stem(track)
     named = [path for path in there if path.stem.rpartition("-")[0] == stem]
     if not named:
-        option = "--audio" if track == "audio" else "--teacher NAME"
         held = {path.stem.rpartition("-")[0] for path in there}
         near = nearest(stem, held, cutoff=0.6)
+        option = "--audio" if track == "audio" else f"--teacher {'NAME' if near else track}"
         hint = f"; did you mean '{near}'?" if near else "."
         if isinstance(folder, Path) and not folder.parent.is_dir():
             hint = f", no such folder: {folder.parent}."

@@ -278,12 +278,13 @@ class Teacher(ABC):
         if isinstance(window_s, str):
             raise ConfigError(f"wanted a window in seconds or 'clip', found '{window_s}'")
         hop_s = window_s if hop_s is None else hop_s
-        length = duration_samples(window_s, self.card.sample_rate, "window")
-        duration_samples(hop_s, self.card.sample_rate, "hop")
+        rate_hz, named = self.card.sample_rate, f"for teacher {self.card.name}"
+        length = duration_samples(window_s, rate_hz, f"window {named}")
+        duration_samples(hop_s, rate_hz, f"hop {named}")
         if length < self.card.min_samples:
             raise ConfigError(
                 f"teacher {self.card.name}: wanted a window of at least {self.card.min_samples} "
-                f"samples at {self.card.sample_rate} Hz, found {window_s:g} s"
+                f"samples at {rate_hz} Hz, found {window_s:g} s"
             )
         return window_s, hop_s
 
