@@ -130,6 +130,9 @@ def claim(run_dir: Path, record: Mapping[str, Any]) -> None:
     if found["digest"] != record["digest"]:
         wanted = config.to_mapping({key: record[key] for key in IDENTITY})
         lines = difference({key: found.get(key) for key in IDENTITY}, wanted)
+        digests = any(line.startswith(("index_digest", "split_digest")) for line in lines)
+        if digests and found.get("dataset") == record["dataset"]:
+            lines.append(f"(clips, labels or splits of {record['dataset']} have changed since)")
         raise ConfigError(
             f"{run_dir} holds another run; choose another --run-dir or repeat its settings.\n  "
             + "\n  ".join(lines or ["config.json was altered by hand"])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tests import tiny
 
-from understudy import checkpoint
+from understudy import checkpoint, config
 from understudy.config import merged
 from understudy.errors import ConfigError
-from understudy.train import runlog, train, train_group
+from understudy.train import runlog, setup, train, train_group
 from understudy.train.config import TrainSettings, resolve
 from understudy.train.feed import RunPlan
 from understudy.train.learner import Learner
@@ -163,3 +163,18 @@ def test_without_tensorboard_its_setting_says_what_to_install(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
     with pytest.raises(ConfigError, match=r"pip install 'understudy\[tensorboard\]'"):
         run(index, cache_dir, tmp_path, run={"tensorboard": True})
+
+
+def test_a_run_of_a_dataset_that_changed_says_so(tmp_path):
+    def record(**changes):
+        found = dict.fromkeys(setup.IDENTITY, "a") | changes
+        return {"digest": config.digest(found), **found}
+
+    setup.claim(tmp_path, record())
+    setup.claim(tmp_path, record())
+    changed = r"index_digest: 'a' -> 'b'\n  \(clips, labels or splits of a have changed since\)$"
+    with pytest.raises(ConfigError, match=changed):
+        setup.claim(tmp_path, record(index_digest="b"))
+    with pytest.raises(ConfigError) as other:
+        setup.claim(tmp_path, record(index_digest="b", dataset="c"))
+    assert "changed since" not in str(other.value)
