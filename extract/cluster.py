@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from understudy.errors import CacheError, ConfigError
+from understudy.errors import STOPS, CacheError, ConfigError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -188,14 +189,33 @@ def deaf() -> Iterator[None]:
     """Threads and processes started meanwhile never get Ctrl-C, which a terminal sends to all.
 
     They inherit the blocked signal, and so do their own children, such as a worker that is started
-    again. Here it is only delayed: a Ctrl-C meanwhile raises KeyboardInterrupt at the end.
+    again. Here it is only delayed, and so are STOPS: each is handled at the end.
     """
     resource_tracker.ensure_running()  # its start would let the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _later(signal.SIGINT, *STOPS):  # other threads, which do not block it, pass it on
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _later(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals that come meanwhile are handled at the end."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in numbers}
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def threads(client: "Client") -> int:

@@ -66,7 +66,7 @@ class Drive:
         self._on_progress, self._held = on_progress, held
         self._client = client
         self._looked, self._deserted = time.monotonic(), False
-        self._pool = Pool(client, f"understudy-{job.run_id}")
+        self._pool = Pool(client, f"understudy-{job.run_id}", say)
 
     def run(self, tasks: Sequence[tuple[Shard, ...]]) -> Progress:
         """Runs the tasks; on an error or Ctrl-C asks the others to stop and waits for that.

@@ -13,7 +13,8 @@ from understudy.extract.cluster import IDLE_S, LOST, SchedulerLost
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-STOP_S = 60.0  # patience with tasks that were asked to stop
+STOP_S = 20.0  # patience with tasks that were asked to stop
+QUIET_S = 2.0  # of it, before the user is told
 ENDED = {"closing", "closed", "failed"}  # states of a worker, or its keeper, that stay
 LEAVING = ENDED | {"closing_gracefully"}
 
@@ -28,12 +29,15 @@ class Pool:
     Args:
         client: The cluster.
         name: Of the run; tasks find `stop_requested` by it.
+        say: Is told what is waited for when it is left.
     """
 
-    def __init__(self, client: "Client", name: str) -> None:
+    def __init__(
+        self, client: "Client", name: str, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         from distributed import Event
 
-        self.client, self.name = client, name
+        self.client, self.name, self._say = client, name, say
         self._stop = Event(name, client=client)
         self._works: dict[Future, Any] = {}
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -96,12 +100,18 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         if not self._works or self.client.status != "running":
             return
-        give_up = time.monotonic() + STOP_S
+        began, told = time.monotonic(), False
         with suppress(OSError, CancelledError):  # whatever happens to the scheduler meanwhile
             self._stop.set()
-            while time.monotonic() < give_up and not _deserted(self.client):
+            while (waited_s := time.monotonic() - began) < STOP_S and not _deserted(self.client):
                 if all(future.done() for future in self._works):
                     break
+                if waited_s > QUIET_S and not told:
+                    told = True
+                    with suppress(OSError):  # an output that is closed
+                        self._say(
+                            f"waiting {STOP_S:.0f} s at most for work in hand; Ctrl-C: at once"
+                        )
                 time.sleep(IDLE_S)
 
 

@@ -13,7 +13,7 @@ import torch
 from understudy.errors import ConfigError, UnderstudyError, WeightsError
 from understudy.extract.forward import FATAL
 from understudy.extract.plan import Job, Shard
-from understudy.extract.pool import stop_requested
+from understudy.extract.pool import ENDED, stop_requested
 from understudy.extract.progress import Progress
 from understudy.extract.spare import culprits
 from understudy.extract.worker import Stopped, process
@@ -134,6 +134,9 @@ def run_task(
     while not ended.wait(BEAT_S):
         send()
         watch.stop = watch.stop or asked()
+        if worker.status.name in ENDED and this_process() == client:
+            watch.stop = outcome.stopped = True  # nobody waits for it, dask's closing aside
+            break
         if time.monotonic() - watch.seen > job.limit_s:
             watch.stop = True  # should it ever go on
             outcome.error = Hung(f"no sign of life for {job.limit_s:g} s")

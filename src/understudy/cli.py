@@ -2,7 +2,7 @@
 
 Sub-commands live beside what they run and are imported only when called, so that `--help` needs
 neither torch nor dask. Exit codes: 0 done, 1 a check failed, 2 something the user can mend, 130
-stopped by Ctrl-C.
+stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 import importlib

@@ -4,9 +4,12 @@ Everything else (an `AssertionError`, a `TypeError`) is a defect of understudy's
 """
 
 import difflib
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 import click
 
@@ -58,14 +61,39 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
     return near[0] if near else None
 
 
+STOPS = (signal.SIGTERM, signal.SIGHUP)
+"""What Slurm, systemd and docker send to stop a process, and a terminal that is closed."""
+
+
+class Terminated(KeyboardInterrupt):
+    """One of STOPS: what a Ctrl-C does, with an exit code of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    raise Terminated(number)
+
+
 @contextmanager
 def stoppable(message: str) -> Iterator[None]:
-    """Ctrl-C in the block of a command ends it with `message` and exit code 130."""
+    """Ctrl-C in the block of a command ends it with `message` and exit code 130; SIGTERM with 143
+    and SIGHUP with 129, unless they are ignored or handled already."""
+    here = threading.current_thread() is threading.main_thread()
+    free = [number for number in STOPS if here and signal.getsignal(number) == signal.SIG_DFL]
+    for number in free:
+        signal.signal(number, _terminate)
     try:
         yield
-    except KeyboardInterrupt:
-        click.echo(message, err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # a terminal that was closed
+            click.echo(message, err=True)
+        sys.exit(stop.code if isinstance(stop, Terminated) else 130)
+    finally:
+        for number in free:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import random
 import signal
 import socket
@@ -190,6 +191,26 @@ def test_a_cluster_of_this_process_is_not_given_up_while_it_stands_still():
     with impatient, dask_cluster.connect(None, 1, 1) as client:
         made: Any = client.cluster
         assert made.scheduler.worker_ttl is None
+
+
+def test_a_cluster_that_is_being_made_is_not_interrupted():
+    over, made = threading.Event(), []
+
+    def make() -> None:
+        with dask_cluster.deaf():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            made.append(True)
+
+    other = threading.Thread(target=over.wait)  # any thread may take a signal that others block
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make()
+    finally:
+        over.set()
+        other.join()
+    assert made
 
 
 def test_nobody_waits_for_workers_that_are_not_started_again():

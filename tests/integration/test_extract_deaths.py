@@ -54,6 +54,27 @@ def test_a_teacher_that_hangs(tmp_path: Path):
     assert faulty.sound(tmp_path / "cache" / "in")
 
 
+def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path):
+    root = faulty.folder(tmp_path / "in", faulty.HANG)
+    call = [sys.executable, "-m", "understudy", "extract", "folder", "--root", str(root)]
+    call += ["--teacher", faulty.TEACHER, "--cache", str(tmp_path / "cache")]
+    hanging = tmp_path / "hanging"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:  # a shell's background jobs ignore Ctrl-C, and so would what they start
+        process = subprocess.Popen(call, env=faulty.environment(FAULTY_HANGING=str(hanging)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        until(hanging.exists)
+        for _ in range(2):
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=15) == 130  # the first alone takes 20 s
+    finally:
+        process.kill()
+        process.wait()
+
+
 HANGS = """
 import time
 from understudy import audio

@@ -113,8 +113,10 @@ def test_killed_three_times(root: Path, undisturbed: Path, tmp_path: Path):
         assert cache.verify(store) == []
 
 
-def interrupted(arguments: list[str], folder: Path, **variables: str) -> tuple[int, str]:
-    """Exit code and messages of a command that gets Ctrl-C once it has written below `folder`."""
+def interrupted(
+    arguments: list[str], folder: Path, stop: signal.Signals = signal.SIGINT, **variables: str
+) -> tuple[int, str]:
+    """Exit code and messages of a command that gets `stop` once it has written below `folder`."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:  # a shell's background jobs ignore Ctrl-C, and so would what they start
         process = subprocess.Popen(
@@ -128,21 +130,26 @@ def interrupted(arguments: list[str], folder: Path, **variables: str) -> tuple[i
     finally:
         signal.signal(signal.SIGINT, before)
     assert until(process, lambda: bool(records(folder))), process.communicate()
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to workers, too
+    os.killpg(process.pid, stop)  # a terminal sends it to workers, too
     _, errors = process.communicate(timeout=DEADLINE_S)
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_stops_cleanly(tmp_path: Path, workers: str):
+@pytest.mark.parametrize(
+    ("workers", "stop", "wanted"),
+    [("1", signal.SIGINT, 130), ("2", signal.SIGINT, 130), ("1", signal.SIGTERM, 143)],
+)
+def test_what_stops_a_command_stops_it_cleanly(
+    tmp_path: Path, workers: str, stop: signal.Signals, wanted: int
+):
     for number in range(40):
         faulty.record(tmp_path / "field" / "ab"[number % 2] / f"{number:02}.wav", seed=number)
     given = ["folder", "--root", str(tmp_path / "field"), "--teacher", "hear:tests.faulty"]
     given += ["--cache", str(tmp_path / "cache"), "--workers", workers]
     given += ["--option", "classes_from=folders"]
     slow = {"FAULTY_SLEEP_S": "1"}
-    code, errors = interrupted(["extract", *given], tmp_path / "cache" / "field", **slow)
-    assert (code, errors) == (130, STOPPED), errors
+    code, errors = interrupted(["extract", *given], tmp_path / "cache" / "field", stop, **slow)
+    assert (code, errors) == (wanted, STOPPED), errors
     done = records(tmp_path / "cache" / "field")
     assert 1 <= len(done) < 40
     left = [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".part")]
