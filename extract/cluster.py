@@ -60,6 +60,7 @@ def connect(
 
     Raises:
         ConfigError: Nothing answers at `scheduler`.
+        CacheError: Worker processes do not start.
     """
     import dask.config
     from distributed import Client
@@ -83,7 +84,12 @@ def connect(
         stack.enter_context(dask.config.set(settings))
         # The cluster is entered before Ctrl-C is heard again, so that it is closed in any case.
         with deaf():
-            cluster = stack.enter_context(_local(workers, slots, apart, device))
+            try:
+                cluster = stack.enter_context(_local(workers, slots, apart, device))
+            except RuntimeError as error:  # dask's, after it has closed what it made
+                raise CacheError(
+                    f"worker processes do not start ({error}); --workers 1 needs none"
+                ) from None
         stack.enter_context(one_thread())
         yield stack.enter_context(Client(cluster))
 

@@ -14,7 +14,8 @@ from tests import faulty
 
 from understudy import datasets
 from understudy.cache.identity import clip_keys
-from understudy.extract import inhand, plan, prepare, run, spare
+from understudy.errors import CacheError
+from understudy.extract import cluster, inhand, plan, prepare, run, spare
 from understudy.extract.pending import pending
 
 
@@ -73,6 +74,14 @@ def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_workers_that_die_at_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dies = "import os, sys\nif 'spawn_main' in ' '.join(sys.orig_argv):\n    os._exit(7)\n"
+    (tmp_path / "sitecustomize.py").write_text(dies)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with pytest.raises(CacheError, match="do not start"), cluster.connect(None, 2, 1):
+        pass
 
 
 HANGS = """
