@@ -6,6 +6,8 @@ stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 import importlib
+import os
+import sys
 
 import click
 
@@ -78,6 +80,10 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: turns errors a user can mend into one line and exit code 2."""
+    if sys.stderr is None:  # closed: the next file opened would get what libraries complain
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
     try:
         cli(prog_name="understudy")
     except UnderstudyError as error:

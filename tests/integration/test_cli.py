@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests import faulty
 
 from understudy import datasets
 from understudy.cli import COMMANDS, cli
@@ -66,3 +68,12 @@ def test_any_command_stopped_by_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(datasets, "load", stop)
     done = CliRunner().invoke(cli, ["data", "show", "folder", "--root", "."])
     assert (done.exit_code, done.output) == (130, "stopped\n")
+
+
+def test_a_closed_stderr_ends_no_command(tmp_path: Path) -> None:
+    faulty.record(tmp_path / "in" / "0.wav")
+    given = f"data show folder --root '{tmp_path / 'in'}'"
+    call = f"'{sys.executable}' -m understudy {given} 2>&-"
+    done = subprocess.run(["sh", "-c", call], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout
