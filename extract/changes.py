@@ -1,5 +1,6 @@
 """How the clips of a run differ from those that the cache lists."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,28 +11,66 @@ from understudy.cache.places import local_copy
 from understudy.errors import CacheError, DataError
 from understudy.index import ClipIndex
 
+MOST_REMOVED = 0.2  # share of a dataset that may go without a word from its owner
 
-def changes(index: ClipIndex, saved: Place) -> list[str]:
-    """How `index` differs from the one `saved` in the cache, one line each; none without one.
+
+def compare(
+    index: ClipIndex, saved: Place, *, drop_removed: bool = False
+) -> tuple[ClipIndex, list[str]]:
+    """Compares `index` with the one `saved` in the cache.
+
+    Args:
+        drop_removed: However many clips are gone, what was extracted of them may go, too.
+
+    Returns:
+        The index, in which clips whose files are missing have the length that they had, so that
+        what was extracted of them stays; and how it differs, one line each.
 
     Raises:
-        CacheError: The cache holds another collection under the same name.
+        CacheError: The cache holds another collection under the same name, or much more of it.
     """
     if not saved.is_file():
-        return []
+        return index, []
     try:
         with local_copy(saved) as file:
             old = ClipIndex.load(file, index.root)
     except DataError as error:
-        return [f"{error}; it is replaced"]
-    there, here = old.clips["clip_id"], index.clips["clip_id"]
+        return index, [f"{error}; it is replaced"]
+    there: Any = old.clips["clip_id"]
+    here: Any = index.clips["clip_id"]
     if len(there) and not np.any(there.isin(here)):
         raise CacheError(
             f"{saved} lists {len(there)} clips ('{there.iat[0]}', ...) and none of the {len(here)} "
             f"here ('{here.iat[0]}', ...): another collection of the same name '{index.name}'. Use "
             "another --cache or, for a folder, another name: --option name=NAME"
         )
-    return [f"the dataset changed: {line}" for line in explain(old, index)]
+    gone = there[~there.isin(here)]
+    if len(gone) > MOST_REMOVED * len(there) and not drop_removed:
+        raise CacheError(
+            f"{saved} lists {len(there)} clips, and {len(gone)} of them ('{gone.iat[0]}', ...) are "
+            "not in the dataset any more: what was extracted of them would be dropped. Is it all "
+            "there? If so, use another --cache or --option name=NAME, or drop it: --drop-removed"
+        )
+    index, kept = _with_lengths(index, old)
+    told = _line("without a file now", kept)
+    lines = [f"{told}: what was extracted of them stays"] if told else []
+    return index, lines + [f"the dataset changed: {line}" for line in explain(old, index)]
+
+
+def _with_lengths(index: ClipIndex, old: ClipIndex) -> tuple[ClipIndex, pd.Series]:
+    """The index with the lengths that missing files had, and the clips of which that is so."""
+    clips: Any = index.clips
+    before: Any = old.clips.set_index("clip_id")[["start_s", "duration_s"]]
+    unknown = np.flatnonzero(clips["duration_s"].isna() & clips["clip_id"].isin(before.index))
+    missing = [row for row in unknown if not (index.root / clips["path"].iat[row]).exists()]
+    then = before.loc[clips["clip_id"].iloc[missing]]
+    starts_s = clips["start_s"].to_numpy()[missing]
+    same = (then["duration_s"].notna() & (then["start_s"] == starts_s)).to_numpy()
+    rows = np.array(missing, int)[same]
+    durations_s = clips["duration_s"].to_numpy(copy=True)
+    durations_s[rows] = then["duration_s"].to_numpy()[same]
+    kept = replace(index, clips=clips.assign(duration_s=durations_s)) if len(rows) else index
+    return kept, clips["clip_id"].iloc[rows]
 
 
 def explain(old: ClipIndex, new: ClipIndex) -> list[str]:

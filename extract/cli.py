@@ -32,12 +32,13 @@ A job file runs several teachers over several datasets:
     - {name: esc50, root: ESC-50}
     - {name: folder, root: recordings, options: {csv: labels.csv}}
 and, if you like, dtype, clips_per_shard, device, workers, scheduler, max_failures, time_limit_s,
-retry_failed.
+retry_failed, drop_removed.
 
 Stopped by Ctrl-C, by a kill or by a crash, the same command continues: shards that were committed
 are kept, and so are the stores of other teachers. Clips that cannot be used are listed, with the
 reason, in CACHE/<dataset>/ledger.csv; they do not stop the run. Adding clips to the dataset, or a
-teacher, and running again computes what is new.
+teacher, and running again computes what is new. What was extracted of a file that is missing now
+stays; what was extracted of clips that the dataset does not have any more goes.
 
 A teacher that hangs on a clip, or a clip that kills the worker, is found and left out. A crash
 inside this very process (--workers 1) ends it: the same command finds the clip and goes on.
@@ -124,6 +125,13 @@ inside this very process (--workers 1) ends it: the same command finds the clip 
     is_flag=True,
     default=None,
     help="Compute the shards again that hold clips in the ledger. Files that changed need no word.",
+)
+@click.option(
+    "--drop-removed",
+    is_flag=True,
+    default=None,
+    help="Go on where more than a fifth of the clips in the cache is not in the dataset any more, "
+    "and drop what was extracted of them.",
 )
 @click.option(
     "--dry-run",

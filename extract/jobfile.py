@@ -49,6 +49,7 @@ class ExtractJob:
     """Clips of one dataset that may fail before the run ends: a number, or such as "1%"."""
     time_limit_s: float = plan.LIMIT_S
     retry_failed: bool = False
+    drop_removed: bool = False
 
     @property
     def runtime(self) -> Runtime:
@@ -99,6 +100,7 @@ def plan_job(job: ExtractJob) -> list[Extraction]:
             elsewhere=job.scheduler is not None,
             device=job.device,
             retry_failed=job.retry_failed,
+            drop_removed=job.drop_removed,
         )
         for entry in job.datasets
     ]

@@ -16,7 +16,7 @@ from understudy.cache import Place, StoreWriter, Track
 from understudy.cache.store import INDEX, Store
 from understudy.errors import CacheError, ConfigError, DataError
 from understudy.extract import plan
-from understudy.extract.changes import changes
+from understudy.extract.changes import compare
 from understudy.extract.plan import Job, TrackJob
 from understudy.index import ClipIndex
 
@@ -109,6 +109,7 @@ def prepare(
     elsewhere: bool = False,
     device: str | None = None,
     retry_failed: bool = False,
+    drop_removed: bool = False,
 ) -> Extraction:
     """Plans an extraction; see `extract`.
 
@@ -125,6 +126,7 @@ def prepare(
     if not len(index):
         raise DataError(f"dataset '{index.name}' has no clips")
     dataset_dir = stores.place(cache).absolute() / index.name
+    index, changed = compare(index, dataset_dir / INDEX, drop_removed=drop_removed)
     durations_s = index.clips["duration_s"].to_numpy()
     planned = [_teacher_track(teacher, index, dtype, durations_s) for teacher in teachers.values()]
     if audio:
@@ -136,7 +138,6 @@ def prepare(
         max(plan.clip_bytes(track) for track, _ in planned),
     )
     tracks = [_fitted(track, frames, dataset_dir, clips_per_shard) for track, frames in planned]
-    changed = changes(index, dataset_dir / INDEX)
     by_name = dict(teachers)
     chosen, device = device, str(next((t.device for t in teachers.values()), "cpu"))
     # On a CPU one thread a task scales best; a GPU wants one task, with many decoders.

@@ -50,6 +50,7 @@ def extract(
     max_failures: int | str | None = None,
     time_limit_s: float = plan.LIMIT_S,
     retry_failed: bool = False,
+    drop_removed: bool = False,
     progress: bool = True,
 ) -> dict[str, Place]:
     """Runs teachers once over a dataset, into `cache`; what is there already is kept.
@@ -71,6 +72,8 @@ def extract(
         time_limit_s: Longest time without a sign of life: then the worker is replaced, and the
             clip that stalled it found and left out.
         retry_failed: Compute the shards again that hold clips which failed.
+        drop_removed: Where a large part of the clips that the cache lists is not in the dataset
+            any more, drop what was extracted of them; without it that is an error.
         progress: Show on stderr how it goes.
 
     Returns:
@@ -95,6 +98,7 @@ def extract(
         elsewhere=scheduler is not None,
         device=device,
         retry_failed=retry_failed,
+        drop_removed=drop_removed,
     )
     runtime = Runtime(
         scheduler=scheduler, workers=workers, progress=progress, max_failures=max_failures

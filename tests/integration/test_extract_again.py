@@ -16,6 +16,7 @@ from understudy.extract import cluster, drive, extract, forecast, prepare, run
 from understudy.extract import load as load_module
 from understudy.extract.cli import command
 from understudy.extract.pending import again, pending
+from understudy.index import ClipIndex
 
 
 @pytest.fixture
@@ -166,6 +167,44 @@ def test_clips_that_went_are_neither_counted_nor_listed(root: Path, tmp_path: Pa
     result = CliRunner().invoke(command, arguments)
     assert "9 clips: 9 ok, 0 failed" in result.output
     assert ledger(tmp_path / "cache" / "studio") == []
+
+
+def labelled(root: Path, n: int = 10) -> ClipIndex:
+    """Of a table that lists the first `n` recordings, whether or not they are there."""
+    lines = ["path,label", *(f"{i}.wav,tone" for i in range(n))]
+    (root.parent / "labels.csv").write_text("\n".join(lines))
+    return datasets.load("folder", root, csv=root.parent / "labels.csv")
+
+
+def test_what_was_extracted_of_files_that_are_missing_now_stays(root: Path, tmp_path: Path):
+    extract(labelled(root), ["spectral"], tmp_path / "cache", clips_per_shard=4)
+    before = arrays(tmp_path / "cache")
+    for name in ("3.wav", "7.wav"):
+        (root / name).rename(tmp_path / name)
+    planned = plan_of(labelled(root), tmp_path / "cache")
+    assert planned.changes == [
+        "2 clips without a file now (3.wav, 7.wav): what was extracted of them stays"
+    ]
+    report = run.run(planned)
+    assert (report.done.shards, report.n_failed) == (0, 0)
+    assert arrays(tmp_path / "cache") == before
+    (tmp_path / "3.wav").rename(root / "3.wav")
+    record(root / "7.wav", 1.4, seed=77)
+    planned = plan_of(labelled(root), tmp_path / "cache")
+    assert planned.changes == ["the dataset changed: 1 clip changed (7.wav)"]
+    assert [*pending(planned)["spectral"]] == [1]
+
+
+def test_many_clips_that_went_are_not_dropped_unasked(root: Path, tmp_path: Path):
+    store = extract(labelled(root), ["spectral"], tmp_path / "cache")["spectral"]
+    with pytest.raises(CacheError, match=r"10 clips, and 3 of them \('7.wav', .*--drop-removed"):
+        extract(labelled(root, 7), ["spectral"], tmp_path / "cache")
+    assert CacheReader(store).n_clips == 10
+    arguments = ["folder", "--root", str(root), "--teacher", "spectral", "--drop-removed"]
+    arguments += ["--option", f"csv={root.parent / 'labels.csv'}"]
+    result = CliRunner().invoke(command, [*arguments, "--cache", str(tmp_path / "cache")])
+    assert "3 clips removed (7.wav, 8.wav, 9.wav)" in result.output
+    assert CacheReader(store).n_clips == 7
 
 
 def test_another_collection_of_the_same_name_leaves_the_cache_alone(root: Path, tmp_path: Path):
