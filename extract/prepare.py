@@ -126,6 +126,7 @@ def prepare(
     if not len(index):
         raise DataError(f"dataset '{index.name}' has no clips")
     dataset_dir = stores.place(cache).absolute() / index.name
+    existing = stores.clips_per_shard(dataset_dir)  # tells first of all of stores it cannot read
     index, changed = compare(index, dataset_dir / INDEX, drop_removed=drop_removed)
     durations_s = index.clips["duration_s"].to_numpy()
     planned = [_teacher_track(teacher, index, dtype, durations_s) for teacher in teachers.values()]
@@ -133,7 +134,7 @@ def prepare(
         planned.append(_audio_track(index, durations_s))
     clips_per_shard = plan.settle_shard_clips(
         clips_per_shard,
-        stores.clips_per_shard(dataset_dir),
+        existing,
         len(index),
         max(plan.clip_bytes(track) for track, _ in planned),
     )
