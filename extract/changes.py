@@ -38,13 +38,13 @@ def compare(
         return index, [f"{error}; it is replaced"]
     there: Any = old.clips["clip_id"]
     here: Any = index.clips["clip_id"]
-    if len(there) and not np.any(there.isin(here)):
+    gone = there[:0] if there.equals(here) else there[~there.isin(here)]
+    if len(there) and len(gone) == len(there):
         raise CacheError(
             f"{saved} lists {len(there)} clips ('{there.iat[0]}', ...) and none of the {len(here)} "
             f"here ('{here.iat[0]}', ...): another collection of the same name '{index.name}'. Use "
             "another --cache or, for a folder, another name: --option name=NAME"
         )
-    gone = there[~there.isin(here)]
     if len(gone) > MOST_REMOVED * len(there) and not drop_removed:
         raise CacheError(
             f"{saved} lists {len(there)} clips, and {len(gone)} of them ('{gone.iat[0]}', ...) are "
@@ -60,9 +60,11 @@ def compare(
 def _with_lengths(index: ClipIndex, old: ClipIndex) -> tuple[ClipIndex, pd.Series]:
     """The index with the lengths that missing files had, and the clips of which that is so."""
     clips: Any = index.clips
-    before: Any = old.clips.set_index("clip_id")[["start_s", "duration_s"]]
-    unknown = np.flatnonzero(clips["duration_s"].isna() & clips["clip_id"].isin(before.index))
+    unknown = np.flatnonzero(clips["duration_s"].isna())
     missing = [row for row in unknown if not (index.root / clips["path"].iat[row]).exists()]
+    listed: Any = old.clips[old.clips["clip_id"].isin(clips["clip_id"].iloc[missing])]
+    before = listed.set_index("clip_id")[["start_s", "duration_s"]]
+    missing = [row for row in missing if clips["clip_id"].iat[row] in before.index]
     then = before.loc[clips["clip_id"].iloc[missing]]
     starts_s = clips["start_s"].to_numpy()[missing]
     same = (then["duration_s"].notna() & (then["start_s"] == starts_s)).to_numpy()
