@@ -62,10 +62,9 @@ def _with_lengths(index: ClipIndex, old: ClipIndex) -> tuple[ClipIndex, pd.Serie
     clips: Any = index.clips
     unknown = np.flatnonzero(clips["duration_s"].isna())
     missing = [row for row in unknown if not (index.root / clips["path"].iat[row]).exists()]
-    listed: Any = old.clips[old.clips["clip_id"].isin(clips["clip_id"].iloc[missing])]
-    before = listed.set_index("clip_id")[["start_s", "duration_s"]]
-    missing = [row for row in missing if clips["clip_id"].iat[row] in before.index]
-    then = before.loc[clips["clip_id"].iloc[missing]]
+    names = clips["clip_id"].iloc[missing]
+    listed: Any = old.clips[old.clips["clip_id"].isin(names)]
+    then = listed.set_index("clip_id").reindex(names)
     starts_s = clips["start_s"].to_numpy()[missing]
     same = (then["duration_s"].notna() & (then["start_s"] == starts_s)).to_numpy()
     rows = np.array(missing, int)[same]
